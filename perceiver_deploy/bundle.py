@@ -1,0 +1,254 @@
+"""The bundle: one directory of plain files, read with checked digests and written all or nothing.
+
+A change is made in a staging directory beside the bundle (files that stay are hard links) and takes effect by
+one rename, so a run killed at any moment leaves the old bundle, or none where none was.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from perceiver_deploy.errors import BundleError
+from perceiver_deploy.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Variant
+
+REPORTS = "reports"
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle opened for reading. Its manifest is valid; each file is checked when it is asked for."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read and check `bundle.json`.
+
+        Raises:
+            BundleError: no bundle there, a newer schema, or a manifest that breaks the schema.
+        """
+        path = Path(path)
+        try:
+            text = (path / MANIFEST_NAME).read_text(encoding="utf-8")
+            document = json.loads(text)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST_NAME}. "
+                "Make one with: perceiver-deploy export CHECKPOINT -o BUNDLE"
+            ) from None
+        except OSError as error:
+            raise BundleError(f"{path / MANIFEST_NAME} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise BundleError(f"{path / MANIFEST_NAME} is not JSON: {error}. Export the checkpoint again.") from None
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema_version {version}; this perceiver-deploy reads up to {SCHEMA_VERSION}. "
+                "Upgrade perceiver-deploy, or export the bundle again with this version."
+            )
+        try:
+            return cls(path, Manifest.model_validate(document))
+        except ValidationError as error:
+            raise BundleError(f"{path / MANIFEST_NAME} is not a valid manifest: {_first_problem(error)}.") from None
+
+    def file(self, relative: str) -> Path:
+        """Path of a file of the bundle whose size and digest were just checked.
+
+        Raises:
+            BundleError: the file is not listed, missing, changed, or lies outside the bundle.
+        """
+        entry = self.manifest.files.get(relative)
+        if entry is None:
+            raise BundleError(f"{self.path} does not list {relative!r}; it has {', '.join(self.manifest.files)}.")
+        path = self.path / relative
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"{relative!r} in {self.path} is a link that leaves the bundle. Replace it by the file.")
+        try:
+            digest = sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}. Export the checkpoint again.") from error
+        if digest != entry.sha256:
+            raise BundleError(
+                f"{path} was changed after the bundle was written: sha256 is {digest[:12]}..., the manifest says "
+                f"{entry.sha256[:12]}.... Restore the file or export the checkpoint again."
+            )
+        return path
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name, or a `BundleError` that lists what there is."""
+        try:
+            return self.manifest.variants[name]
+        except KeyError:
+            raise BundleError(
+                f"{self.path} has no variant {name!r}; it has {', '.join(self.manifest.variants)}. "
+                "Add one with: perceiver-deploy convert BUNDLE --precision PRECISION"
+            ) from None
+
+    def samples(self) -> list[str]:
+        """Paths of the golden samples, relative to the bundle."""
+        return sorted(path for path in self.manifest.files if path.startswith("samples/"))
+
+
+class Staging:
+    """Files of a bundle that is being written. `path` hands out places to write to."""
+
+    def __init__(self, root: Path, kept: dict[str, FileEntry]) -> None:
+        self.root = root
+        self._kept = kept
+
+    def path(self, relative: str) -> Path:
+        """Where to write the file `relative`; what was there is unlinked first, never changed in place."""
+        path = self.root / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self._kept.pop(relative, None)
+        return path
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Add the digests of all files and write `bundle.json`."""
+        files = dict(self._kept)
+        for path in sorted(self.root.rglob("*")):
+            relative = path.relative_to(self.root).as_posix()
+            belongs = relative != MANIFEST_NAME and not relative.startswith(f"{REPORTS}/")
+            if path.is_file() and belongs and relative not in files:
+                files[relative] = FileEntry(sha256=sha256(path), bytes=path.stat().st_size)
+        manifest = Manifest.model_validate(
+            manifest.model_copy(update={"files": dict(sorted(files.items()))}).model_dump(by_alias=True)
+        )
+        self.path(MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        return manifest
+
+
+def ensure_absent(path: str | Path, *, replace: bool) -> None:
+    """Refuse an output path that exists, unless it is a bundle and may be replaced."""
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not replace:
+        raise BundleError(f"{path} exists already. Choose another path, or replace it with --force.")
+    if not (path / MANIFEST_NAME).exists():
+        raise BundleError(f"{path} exists and is not a bundle, so --force does not replace it. Choose another path.")
+
+
+@contextmanager
+def new_bundle(path: str | Path, *, replace: bool = False) -> Iterator[Staging]:
+    """Write a whole bundle; it appears at `path` when the block ends without an error.
+
+    Raises:
+        BundleError: the path is taken, or the disk is full or read-only.
+    """
+    path = Path(path)
+    with _disk_errors(path):
+        ensure_absent(path, replace=replace)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _staging_directory(path) as root:
+            yield Staging(root, {})
+            _put_in_place(root, path)
+
+
+@contextmanager
+def changed_bundle(path: str | Path) -> Iterator[tuple[Staging, Bundle]]:
+    """Add to a bundle; the change takes effect when the block ends without an error. One writer at a time."""
+    path = Path(path)
+    with _disk_errors(path), _single_writer(path):
+        bundle = Bundle.open(path)
+        with _staging_directory(path) as root:
+            shutil.copytree(path, root, copy_function=_link_or_copy, dirs_exist_ok=True)
+            yield Staging(root, dict(bundle.manifest.files)), bundle
+            _put_in_place(root, path)
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    return f"{place or 'manifest'}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(
+            f"{path} could not be written: {error.strerror or error}. Nothing was left there that was not there "
+            "before. Free some space or choose a path that can be written."
+        ) from error
+
+
+@contextmanager
+def _staging_directory(path: Path) -> Iterator[Path]:
+    root = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        root.chmod(0o755)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _single_writer(path: Path) -> Iterator[None]:
+    if not path.is_dir():
+        yield  # Bundle.open says what is wrong
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise BlockingIOError  # the bundle was replaced between open and lock
+        yield
+    except BlockingIOError:
+        raise BundleError(f"{path} is being written by another process. Try again when it has finished.") from None
+    finally:
+        os.close(descriptor)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, target)
+    return target
+
+
+def _put_in_place(root: Path, path: Path) -> None:
+    """Make `root` appear at `path`; what was at `path` ends up at `root`, to be deleted."""
+    if not path.exists() or not any(path.iterdir()):
+        root.rename(path)
+    elif not _exchange(root, path):
+        old = root.with_suffix(".old")
+        path.rename(old)
+        root.rename(path)
+        old.rename(root)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two directories in one step (Linux), or say that this system or file system cannot."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "renameat2"):
+        return False
+    names = os.fsencode(first), os.fsencode(second)
+    return bool(libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

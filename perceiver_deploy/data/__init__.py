@@ -1,0 +1,1 @@
+"""Data sets and preprocessing, one file a modality."""

@@ -1,0 +1,1 @@
+"""Judging artefacts: parity, accuracy, latency, reports."""

@@ -1,0 +1,101 @@
+"""The grid of shapes and masks that parity is judged on, and inputs for each of its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.manifest import Axis, ImagePreprocessing, Preprocessing, Signature, TensorSpec
+from perceiver_deploy.runtimes.session import Arrays
+
+Mask = Literal["none", "padded", "half", "fully masked row"]
+_MASK_NAME = "attention_mask"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of the grid: a size for every axis, and how the attention mask is filled."""
+
+    name: str
+    sizes: dict[str, int]
+    mask: Mask = "none"
+
+    def shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape of an input at this case."""
+        return tuple(size if isinstance(size, int) else self.sizes[size] for size in spec.shape)
+
+
+def grid(signature: Signature) -> list[Case]:
+    """Cases from the most to the least telling: opt, odd, masks, min, max (or beyond opt where nothing bounds it)."""
+    free = {name: axis for name, axis in signature.axes.items() if name != "batch"}
+    opt = {name: axis.opt for name, axis in free.items()}
+    odd = {name: _odd_size(axis, offset) for offset, (name, axis) in enumerate(free.items())}
+    most = {name: _largest_size(axis) for name, axis in free.items()}
+    cases = [Case("opt", {"batch": 1, **opt}), Case("odd", {"batch": 3, **odd})]
+    if any(spec.name == _MASK_NAME for spec in signature.stage.inputs):
+        cases += [Case(f"odd, {mask}", {"batch": 3, **odd}, mask) for mask in ("padded", "half", "fully masked row")]
+    cases.append(Case("min", {"batch": 2, **{name: axis.min for name, axis in free.items()}}))
+    if most != opt:
+        bounded = all(axis.max is not None for axis in free.values())
+        cases.append(Case("max" if bounded else "beyond opt", {"batch": 1, **most}))
+    return cases
+
+
+def make_inputs(signature: Signature, case: Case, preprocessing: Preprocessing | None, seed: int = 0) -> Arrays:
+    """Seeded inputs of a case: pixels uniform over what preprocessing can give, other floats normal, valid integers."""
+    rng = np.random.default_rng(seed)
+    inputs: Arrays = {}
+    for spec in signature.stage.inputs:
+        shape = case.shape(spec)
+        if spec.name == _MASK_NAME:
+            inputs[spec.name] = _mask(shape, case.mask)
+        elif spec.minimum is not None and spec.maximum is not None:
+            inputs[spec.name] = rng.integers(spec.minimum, spec.maximum, shape, dtype=spec.dtype, endpoint=True)
+        elif isinstance(preprocessing, ImagePreprocessing):
+            inputs[spec.name] = _pixels(shape, preprocessing, rng)
+        else:
+            inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
+    return inputs
+
+
+def _odd_size(axis: Axis, offset: int) -> int:
+    """About five eighths of opt, odd where the axis allows, different for each axis."""
+    size = max(axis.opt * 5 // 8, axis.min) | 1
+    size += 2 * offset
+    if axis.multiple_of > 1:
+        size = -(-size // axis.multiple_of) * axis.multiple_of
+    return size if axis.max is None else min(size, axis.max)
+
+
+def _largest_size(axis: Axis) -> int:
+    if axis.max is not None:
+        return axis.max
+    return -(-axis.opt * 5 // 4 // axis.multiple_of) * axis.multiple_of
+
+
+def _mask(shape: tuple[int, ...], kind: Mask) -> NDArray[np.int64]:
+    mask = np.ones(shape, np.int64)
+    length = shape[-1]
+    if kind == "padded":
+        for row in range(shape[0]):
+            mask[row, max(1, length - row * length // 4) :] = 0
+    elif kind == "half":
+        mask[:, 1::2] = 0
+    elif kind == "fully masked row":
+        mask[0] = 0
+    return mask
+
+
+def _pixels(shape: tuple[int, ...], preprocessing: ImagePreprocessing, rng: np.random.Generator) -> NDArray[np.float32]:
+    mean = np.array(preprocessing.mean)[:, None, None]
+    std = np.array(preprocessing.std)[:, None, None]
+    return ((rng.random(shape) - mean) / std).astype(np.float32)
+
+
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """`batch 1, height 8, width 8`."""
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -1,0 +1,134 @@
+"""Numeric parity: figures that compare outputs, the bounds they are held to, and the verdicts.
+
+fp32 is held to 10 times the error that eager float32 itself has against float64 (at least 1e-6). The bounds of the
+other precisions only catch broken graphs; their real judge is the task metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.manifest import Precision
+from perceiver_deploy.runtimes.session import Session
+
+EAGER_FACTOR = 10
+FP32_FLOOR = 1e-6
+BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 5e-2, "int8": 2.5e-1}
+"""Bounds on relative L2 of the reduced precisions."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How an output differs from the reference. `top1` is the share of rows with the same largest entry."""
+
+    max_abs: float
+    relative_l2: float
+    cosine: float
+    sqnr_db: float
+    top1: float | None
+    non_finite: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One output of one candidate at one case, and the bound on its relative L2."""
+
+    runtime: str
+    variant: str
+    case: str
+    sizes: str
+    output: str
+    figures: Figures
+    bound: float
+    bound_reason: str
+
+    @property
+    def passed(self) -> bool:
+        """A NaN never passes."""
+        return self.figures.non_finite == 0 and self.figures.relative_l2 <= self.bound
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, `passed` included."""
+        return {**asdict(self), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A session to be judged, with the variant it runs."""
+
+    session: Session
+    variant: str
+    precision: Precision
+
+
+def compare(result: NDArray[Any], reference: NDArray[Any]) -> Figures:
+    """Figures of `result` against `reference`, computed in float64.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if result.shape != reference.shape:
+        raise ValueError(f"shape {result.shape} cannot be compared with {reference.shape}")
+    found, wanted = result.astype(np.float64), reference.astype(np.float64)
+    non_finite = int(np.count_nonzero(~np.isfinite(found)))
+    if non_finite:
+        return Figures(np.inf, np.inf, 0.0, -np.inf, None, non_finite)
+    norm, error = float(np.linalg.norm(wanted)), float(np.linalg.norm(found - wanted))
+    product = norm * float(np.linalg.norm(found))
+    return Figures(
+        max_abs=float(np.abs(found - wanted).max(initial=0)),
+        relative_l2=error / norm if norm else error,
+        cosine=float(np.vdot(found, wanted)) / product if product else float(error == 0),
+        sqnr_db=float(20 * np.log10(norm / error)) if error and norm else np.inf,
+        top1=float((found.argmax(-1) == wanted.argmax(-1)).mean()) if found.ndim > 1 and found.shape[-1] > 1 else None,
+        non_finite=0,
+    )
+
+
+def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
+    """Run every candidate on a sample and hold its outputs to their bounds."""
+    verdicts = []
+    for candidate in candidates:
+        outputs = candidate.session.run(sample.inputs)
+        for name, reference in sample.float64.items():
+            bound, reason = _bound(candidate.precision, compare(sample.float32[name], reference).relative_l2)
+            verdicts.append(
+                Verdict(
+                    runtime=candidate.session.runtime,
+                    variant=candidate.variant,
+                    case=sample.name,
+                    sizes=", ".join(f"{key} {list(array.shape)}" for key, array in sample.inputs.items()),
+                    output=name,
+                    figures=compare(outputs[name], reference),
+                    bound=bound,
+                    bound_reason=reason,
+                )
+            )
+    return verdicts
+
+
+def _bound(precision: Precision, eager_error: float) -> tuple[float, str]:
+    if precision != "fp32":
+        return BOUNDS[precision], f"stated for {precision}"
+    if EAGER_FACTOR * eager_error <= FP32_FLOOR:
+        return FP32_FLOOR, "floor for fp32"
+    return EAGER_FACTOR * eager_error, f"{EAGER_FACTOR} x eager float32's own {eager_error:.1e}"
+
+
+def failure_text(verdicts: Sequence[Verdict]) -> str:
+    """One paragraph on the worst of the failures."""
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    worst = max(failed, key=lambda verdict: verdict.figures.relative_l2 / verdict.bound)
+    figures = worst.figures
+    return (
+        f"Parity failed in {len(failed)} of {len(verdicts)} comparisons. Worst: output {worst.output!r} of variant "
+        f"{worst.variant} in {worst.runtime} at case {worst.case!r} ({worst.sizes}): relative L2 "
+        f"{figures.relative_l2:.2e} (bound {worst.bound:.1e}, {worst.bound_reason}), max abs {figures.max_abs:.2e}, "
+        f"{figures.non_finite} values not finite."
+    )

@@ -1,0 +1,56 @@
+"""The reference: the eager model in float64, and in float32 to know what float32 can reach."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from perceiver_deploy.evaluate.grid import Case, make_inputs
+from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.manifest import Preprocessing, Signature
+from perceiver_deploy.runtimes.session import Arrays
+from perceiver_deploy.runtimes.torch import EagerSession
+
+_ALWAYS_RUN = 2
+
+
+class Reference:
+    """Eager float64 and float32 copies of a model."""
+
+    def __init__(self, model: nn.Module, signature: Signature) -> None:
+        self._signature = signature
+        self._double, self._single = (
+            EagerSession(copy.deepcopy(model), signature.stage, signature.axes, double=double)
+            for double in (True, False)
+        )
+
+    def sample(self, name: str, inputs: Arrays) -> Sample:
+        """Run both on the inputs."""
+        return Sample(name, inputs, self._double.run(inputs), self._single.run(inputs))
+
+    def samples(
+        self,
+        cases: Sequence[Case],
+        preprocessing: Preprocessing | None,
+        seconds: float,
+        capped: list[Case],
+    ) -> Iterator[Sample]:
+        """Samples of the cases in turn; cases that would take the total beyond `seconds` are put in `capped`.
+
+        The first two always run. The time of a case is predicted from the first one's, per input element.
+        """
+        spent, rate = 0.0, 0.0
+        for index, case in enumerate(cases):
+            inputs = make_inputs(self._signature, case, preprocessing)
+            elements = sum(array.size for array in inputs.values())
+            if index >= _ALWAYS_RUN and spent + rate * elements > seconds:
+                capped.append(case)
+                continue
+            started = time.perf_counter()
+            sample = self.sample(case.name, inputs)
+            took = time.perf_counter() - started
+            spent, rate = spent + took, rate or took / elements
+            yield sample

@@ -1,0 +1,1 @@
+"""Making artefacts: tracing, graph passes, precision, engines."""

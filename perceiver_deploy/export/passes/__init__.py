@@ -1,0 +1,25 @@
+"""Graph passes over onnx-ir, one a file, and the order they run in."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from onnxscript import optimizer
+
+from perceiver_deploy.export.passes.name_axes import name_axes
+from perceiver_deploy.export.passes.name_nodes import name_nodes
+from perceiver_deploy.export.passes.strip_metadata import strip_metadata
+from perceiver_deploy.export.passes.transpose_weights import transpose_weights
+from perceiver_deploy.manifest import Signature
+
+
+def optimize(model: ir.Model, signature: Signature) -> None:
+    """Fold what is constant, share what is equal, and give axes and nodes the model's names, in place."""
+    transpose_weights(model)
+    optimizer.optimize_ir(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.DeduplicateInitializersPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    name_axes(model, signature)
+    name_nodes(model)
+    strip_metadata(model)

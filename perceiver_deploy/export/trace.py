@@ -1,0 +1,109 @@
+"""Trace a model to ONNX with every axis of its signature symbolic."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from perceiver_deploy.errors import ExportError
+from perceiver_deploy.export.attention import TRANSLATIONS
+from perceiver_deploy.export.passes import optimize
+from perceiver_deploy.manifest import Axis, Signature, TensorSpec
+
+OPSET = 20
+_TRACED_BATCH = 2
+
+
+def trace(model: nn.Module, signature: Signature) -> ir.Model:
+    """Export `model` (in eval mode) to an optimised ONNX model whose axes carry the signature's names.
+
+    Raises:
+        ExportError: the model cannot be traced, or a declared axis was specialised to a number.
+    """
+    inputs = [_example(spec, signature.axes) for spec in signature.stage.inputs]
+    dynamic = [
+        {index: torch.export.Dim.DYNAMIC for index, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in signature.stage.inputs
+    ]
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                tuple(inputs),
+                dynamic_shapes=tuple(dynamic),
+                input_names=[spec.name for spec in signature.stage.inputs],
+                output_names=[spec.name for spec in signature.stage.outputs],
+                opset_version=OPSET,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                custom_translation_table=TRANSLATIONS,
+            )
+    except (RuntimeError, torch.onnx.OnnxExporterError) as error:
+        raise ExportError(
+            f"The model could not be traced with its axes dynamic: {_cause(error)}. "
+            "Look for code that branches on a size or turns one into a Python number."
+        ) from error
+    assert program is not None
+    exported = program.model
+    optimize(exported, signature)
+    _check_axes(exported, signature)
+    return exported
+
+
+def _example(spec: TensorSpec, axes: dict[str, Axis]) -> torch.Tensor:
+    """An input at sizes above 1 that differ between axes, so that no two are taken for the same."""
+    sizes = {name: _traced_size(axis, offset) for offset, (name, axis) in enumerate(axes.items())}
+    sizes["batch"] = _TRACED_BATCH
+    shape = [size if isinstance(size, int) else sizes[size] for size in spec.shape]
+    if spec.dtype == "float32":
+        return torch.zeros(shape)
+    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _traced_size(axis: Axis, offset: int) -> int:
+    """A size near the least that is allowed: the graph is the same for all, and small ones trace fast."""
+    step = axis.multiple_of
+    size = max(axis.min, 2 + _TRACED_BATCH + offset)
+    size = -(-size // step) * step
+    return size if axis.max is None else min(size, axis.max)
+
+
+def _check_axes(model: ir.Model, signature: Signature) -> None:
+    for value, spec in zip(
+        [*model.graph.inputs, *model.graph.outputs], [*signature.stage.inputs, *signature.stage.outputs], strict=True
+    ):
+        assert value.shape is not None
+        found = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
+        if value.name != spec.name or found != spec.shape:
+            raise ExportError(
+                f"{spec.name} was exported as {value.name} with shape {list(found)}, expected {list(spec.shape)}: "
+                "an axis that should be free was fixed while tracing."
+            )
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress prints and warnings about its own internals away from the user."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,170 @@
+"""The manifest of a bundle: what `bundle.json` may hold, checked on reading and on writing.
+
+The JSON schema generated from these classes is published as `bundle.schema.json`.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "bundle.json"
+
+Task = Literal["masked_lm", "text_classification", "image_classification"]
+StageName = Literal["full", "encoder", "decoder"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+RuntimeName = Literal[
+    "torch",
+    "onnxruntime",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+]
+
+
+def _inside_bundle(path: str) -> str:
+    parts = PurePosixPath(path)
+    if not path or "\\" in path or parts.is_absolute() or ".." in parts.parts:
+        raise ValueError(f"path {path!r} leaves the bundle; expected a relative path without '..'")
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Axis(_Strict):
+    """Sizes that a symbolic axis may take. `max` is None where nothing bounds it."""
+
+    min: int = Field(default=1, ge=1)
+    opt: int = Field(ge=1)
+    max: int | None = None
+    multiple_of: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Axis:
+        if not self.min <= self.opt or (self.max is not None and self.opt > self.max):
+            raise ValueError(f"axis needs min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+        return self
+
+    def problem(self, size: int) -> str | None:
+        """Say why `size` does not fit this axis, or None when it does."""
+        if size < self.min:
+            return f"at least {self.min}"
+        if self.max is not None and size > self.max:
+            return f"at most {self.max}"
+        if size % self.multiple_of:
+            return f"a multiple of {self.multiple_of}"
+        return None
+
+
+class TensorSpec(_Strict):
+    """One input or output: name, NumPy dtype, shape of sizes and axis names, and the values it may take."""
+
+    name: str
+    dtype: Literal["float32", "float16", "int64", "uint8", "int16"]
+    shape: tuple[int | str, ...]
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+class Stage(_Strict):
+    """Inputs and outputs of one ONNX graph."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Signature(_Strict):
+    """What a model takes and gives: the stage it is exported as and the axes its shapes name."""
+
+    task: Task
+    axes: dict[str, Axis]
+    stage: Stage
+
+
+class Variant(_Strict):
+    """A named set of ONNX files, one per stage, with a precision and the runtimes it is for."""
+
+    precision: Precision
+    runtimes: tuple[RuntimeName, ...] = Field(alias="for")
+    source: str | None = Field(default=None, alias="from")
+    files: dict[StageName, BundlePath]
+    recipe: dict[str, Any] = {}
+
+
+class Engine(_Strict):
+    """A compiled TensorRT file. All facts about it are in its side-car, `engines/NAME.json`."""
+
+    variant: str
+    stage: StageName
+    file: BundlePath
+
+
+class FileEntry(_Strict):
+    """Digest and size of one file of the bundle."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class ImagePreprocessing(_Strict):
+    """Centre crop to `crop_fraction` of the short side, bicubic resize to `size`, then (x / 255 - mean) / std."""
+
+    kind: Literal["image"] = "image"
+    size: tuple[int, int] | None = Field(description="height and width fed to the model; None keeps the image's own")
+    crop_fraction: float | None = None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class TextPreprocessing(_Strict):
+    """UTF-8 bytes plus `byte_offset`, between `cls_id` and `sep_id`, padded with `pad_id`."""
+
+    kind: Literal["text"] = "text"
+    byte_offset: int = 6
+    pad_id: int = 0
+    mask_id: int = 3
+    cls_id: int = 4
+    sep_id: int = 5
+
+
+Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+
+
+class Manifest(_Strict):
+    """All of `bundle.json`."""
+
+    schema_version: Literal[1] = 1
+    task: Task
+    axes: dict[str, Axis]
+    stages: dict[StageName, Stage]
+    variants: dict[str, Variant]
+    engines: dict[str, Engine] = {}
+    files: dict[BundlePath, FileEntry] = {}
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Manifest:
+        named = {path for variant in self.variants.values() for path in variant.files.values()}
+        named |= {engine.file for engine in self.engines.values()}
+        if self.files and (absent := sorted(named - self.files.keys())):
+            raise ValueError(f"files has no digest for {', '.join(absent)}")
+        for name, engine in self.engines.items():
+            if engine.variant not in self.variants:
+                raise ValueError(f"engine {name!r} is of variant {engine.variant!r}, which the bundle does not have")
+        return self
+
+    def to_json(self) -> str:
+        """Text of `bundle.json`, ending in a newline."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"

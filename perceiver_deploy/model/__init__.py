@@ -1,0 +1,1 @@
+"""The PyTorch definition that trains and exports."""

@@ -1,0 +1,31 @@
+"""Our own checkpoints: a directory of `config.json` and `model.safetensors`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME, assign_tensors, read_tensors
+from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+
+CONFIG_NAME = "config.json"
+
+
+def save_checkpoint(model: PerceiverModel, directory: Path) -> None:
+    """Write `config.json` and `model.safetensors` (float32) into an existing directory."""
+    (directory / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    (directory / SAFETENSORS_NAME).write_bytes(save(tensors))
+
+
+def load_native(directory: Path, document: dict[str, Any]) -> PerceiverModel:
+    """Build the model of `config.json` (parsed: `document`) and give it its weights."""
+    config = PerceiverConfig.from_document(document, str(directory / CONFIG_NAME))
+    with torch.device("meta"):
+        model = build_model(config)
+    assign_tensors(model, read_tensors(directory), {name: name for name in model.state_dict()}, directory)
+    return model.eval()

@@ -1,0 +1,85 @@
+"""Read named tensors from a checkpoint directory without running anything that is in it, and assign all of them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from perceiver_deploy.errors import CheckpointError
+
+SAFETENSORS_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+_SHOWN = 5
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """Tensors of `model.safetensors`, else of `pytorch_model.bin` (read with `weights_only`).
+
+    Raises:
+        CheckpointError: neither is there, the file is truncated, or the pickle holds more than tensors.
+    """
+    safetensors, pickled = directory / SAFETENSORS_NAME, directory / PICKLE_NAME
+    if safetensors.exists():
+        try:
+            return load_file(safetensors)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{safetensors} cannot be read as safetensors ({error}). It may be truncated: copy it again."
+            ) from None
+    if pickled.exists():
+        return _read_pickle(pickled)
+    raise CheckpointError(f"{directory} has neither {SAFETENSORS_NAME} nor {PICKLE_NAME}; it is not a checkpoint.")
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is a pickle that holds more than tensors, so it was not loaded: it could run code. "
+            "Ask its author for a .safetensors file, or for one with a plain state dict."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}). It may be truncated: copy it again.") from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(f"{path} is not a state dict: expected a dict of names to tensors.")
+    return tensors
+
+
+def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: Path) -> None:
+    """Give every parameter and buffer of `model` its tensor; `names` maps the model's names to the file's.
+
+    Floating tensors become float32.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of the wrong shape; the message names it.
+    """
+    wanted = model.state_dict()
+    missing = [names[name] for name in wanted if names[name] not in tensors]
+    unexpected = sorted(tensors.keys() - {names[name] for name in wanted})
+    misshaped = [
+        f"{names[name]} is {list(tensors[names[name]].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if names[name] in tensors and tensors[names[name]].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''})"
+        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+        if found
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The tensors of {where} do not fit its configuration: {'; '.join(problems)}. "
+            "Check that config.json and the weights belong together."
+        )
+    state = {name: tensors[names[name]] for name in wanted}
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)

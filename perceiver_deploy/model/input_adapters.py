@@ -1,0 +1,70 @@
+"""Turn raw inputs into the tokens [batch, tokens, channels] that the encoder attends to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from perceiver_deploy.model.config import ImageInput, TextInput
+from perceiver_deploy.model.positions import build_positions
+
+
+class TextInputAdapter(nn.Module):
+    """Token embeddings plus learned positions: `input_ids` [batch, length] to [batch, length, channels]."""
+
+    def __init__(self, config: TextInput, initializer_range: float) -> None:
+        super().__init__()
+        self.channels = config.channels
+        self.embeddings = nn.Embedding(config.vocab_size, config.channels)
+        self.position_embeddings = nn.Embedding(config.max_length, config.channels)
+        for embedding in (self.embeddings, self.position_embeddings):
+            nn.init.trunc_normal_(embedding.weight, std=initializer_range)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed tokens at their positions from 0."""
+        return self.embeddings(input_ids) + self.position_embeddings.weight[: input_ids.shape[1]]
+
+
+class ConvStem(nn.Module):
+    """7x7 convolution of stride 2, batch norm, ReLU and 3x3 max pool of stride 2, as in Hugging Face.
+
+    The convolution pads 3 on each side, the pool does not pad: 224 x 224 pixels become 55 x 55.
+    """
+
+    min_size = 5
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.batch_norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[batch, in, height, width] to [batch, out, about height / 4, about width / 4]."""
+        features = self.batch_norm(self.conv(pixels))
+        return functional.max_pool2d(functional.relu(features), kernel_size=3, stride=2)
+
+
+def _build_stem(config: ImageInput) -> nn.Module | None:
+    if config.stem_channels is None:
+        return None
+    if config.stem == "conv1x1":
+        return nn.Conv2d(config.image_channels, config.stem_channels, kernel_size=1)
+    return ConvStem(config.image_channels, config.stem_channels)
+
+
+class ImageInputAdapter(nn.Module):
+    """Pixels and positions, concatenated: `pixel_values` [batch, 3, height, width] to [batch, tokens, channels]."""
+
+    def __init__(self, config: ImageInput, initializer_range: float) -> None:
+        super().__init__()
+        self.stem = _build_stem(config)
+        self.positions = build_positions(config.positions, initializer_range)
+        self.channels = (config.stem_channels or config.image_channels) + self.positions.channels
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """One token a pixel of the stem's output, row by row."""
+        features = pixel_values if self.stem is None else self.stem(pixel_values)
+        batch, _, height, width = features.shape
+        positions = self.positions((height, width), features).expand(batch, -1, -1)
+        return torch.cat([features.flatten(2).transpose(1, 2), positions], dim=-1)

@@ -1,0 +1,93 @@
+"""Position features of grids: Fourier features and trainable tables.
+
+Fourier features are float32 by definition, whatever the dtype of the model, as in every published implementation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_deploy.model.config import FourierPositions, LearnedPositions
+
+
+def linear_positions(size: int, device: torch.device) -> Tensor:
+    """`size` positions from -1 to 1, float32 [size], bit-equal to `torch.linspace(-1, 1, size)`; [-1] for one.
+
+    Written so that `size` may be symbolic when the model is traced, which `torch.linspace` does not allow.
+    """
+    index = torch.arange(size, dtype=torch.float64, device=device)
+    last = index[-1:]
+    step = (2 / last.clamp(min=1)).to(torch.float32).to(torch.float64)
+    rising = -1 + index * step
+    falling = 1 - (last - index) * step
+    in_first_half = (index < torch.floor((last + 1) / 2)) | (index == 0)
+    return torch.where(in_first_half, rising, falling).to(torch.float32)
+
+
+def grid_positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Positions of a grid in row-major order, float32 [product of sizes, dimensions]."""
+    axes = [linear_positions(size, device) for size in sizes]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+
+
+class FourierEncoding(nn.Module):
+    """Fourier features of positions: sin and cos at frequencies evenly spaced from 1 to half the maximal resolution.
+
+    Channel order: positions, sin of all dimensions x bands, cos of all.
+    """
+
+    def __init__(self, config: FourierPositions) -> None:
+        super().__init__()
+        self.channels = len(config.max_resolution) * (2 * config.num_bands + 1)
+        # Python numbers, because a buffer would change its dtype with the model's
+        self._frequencies = [
+            torch.linspace(1.0, size / 2, config.num_bands, device="cpu").tolist()  # noqa: TID251 - a constant
+            for size in config.max_resolution
+        ]
+
+    def forward(self, sizes: tuple[int, ...], like: Tensor) -> Tensor:
+        """Features [points, channels] of a grid of these sizes, on the device and in the dtype of `like`."""
+        return self.features(grid_positions(sizes, like.device)).to(like.dtype)
+
+    def features(self, positions: Tensor) -> Tensor:
+        """Features float32 [points, channels] of positions float32 [points, dimensions]."""
+        frequencies = torch.tensor(self._frequencies, dtype=torch.float32, device=positions.device)
+        angles = math.pi * (positions[:, :, None] * frequencies).flatten(1)
+        return torch.cat([positions, torch.sin(angles), torch.cos(angles)], dim=-1)
+
+
+class LearnedEncoding(nn.Module):
+    """A trainable table over a grid; a smaller grid takes its leading part along each dimension.
+
+    Result [points, channels], projected where the configuration says so.
+    """
+
+    def __init__(self, config: LearnedPositions, initializer_range: float) -> None:
+        super().__init__()
+        self.index_dims = config.index_dims
+        self.channels = config.projection_channels or config.channels
+        self.table = nn.Parameter(torch.empty(math.prod(config.index_dims), config.channels))
+        nn.init.trunc_normal_(self.table, std=initializer_range)
+        self.projection = (
+            None if config.projection_channels is None else nn.Linear(config.channels, config.projection_channels)
+        )
+
+    def forward(self, sizes: tuple[int, ...], like: Tensor) -> Tensor:
+        """Rows of the table for a grid of these sizes; `like` is not needed and taken for symmetry."""
+        table = self.table.view(*self.index_dims, -1)
+        for dimension, size in enumerate(sizes):
+            table = table.narrow(dimension, 0, size)
+        table = table.flatten(0, len(sizes) - 1)
+        return table if self.projection is None else self.projection(table)
+
+
+def build_positions(
+    config: FourierPositions | LearnedPositions, initializer_range: float
+) -> FourierEncoding | LearnedEncoding:
+    """The encoding that the configuration describes."""
+    if isinstance(config, FourierPositions):
+        return FourierEncoding(config)
+    return LearnedEncoding(config, initializer_range)

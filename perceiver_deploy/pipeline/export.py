@@ -1,0 +1,194 @@
+"""Export: checkpoint to bundle, behind the parity gate."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+import perceiver_deploy
+from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
+from perceiver_deploy.errors import ParityError
+from perceiver_deploy.evaluate.grid import Case, grid, sizes_text
+from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
+from perceiver_deploy.evaluate.reference import Reference
+from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.export.trace import OPSET, trace
+from perceiver_deploy.manifest import Manifest, Signature, Variant
+from perceiver_deploy.model.checkpoints.loading import find_checkpoint, load_checkpoint
+from perceiver_deploy.model.checkpoints.native import save_checkpoint
+from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME
+from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+
+GATE_SECONDS = 120.0
+ONNX_FILE = "onnx/fp32.onnx"
+_GOLDEN_BYTES = 4 << 20
+_METADATA = "perceiver_deploy."
+
+
+@dataclass
+class ExportResult:
+    """What an export did. `verdicts` is empty when the gate was skipped; `capped` names cases left out for time."""
+
+    bundle: str
+    task: str
+    parameters: int
+    nodes: int
+    onnx_bytes: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
+    capped: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {**self.__dict__, "verdicts": [verdict.to_json() for verdict in self.verdicts]}
+
+
+def export_model(
+    model_or_checkpoint: PerceiverModel | str | Path,
+    path: str | Path,
+    *,
+    force: bool = False,
+    validate: bool = True,
+    weights: bool = True,
+    gate_seconds: float = GATE_SECONDS,
+) -> ExportResult:
+    """Write a bundle with the `fp32` variant.
+
+    Args:
+        model_or_checkpoint: a model, or the directory, shipped name or hub name of a checkpoint.
+        path: the bundle to write.
+        force: replace a bundle that is there.
+        validate: run the gate: onnxruntime against eager float64 over the grid.
+        weights: put the source model's weights in the bundle.
+        gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
+
+    Raises:
+        CheckpointError, BundleError, ExportError: nothing was written.
+        ParityError: the gate failed; the evidence is in `PATH.failed/`.
+    """
+    path = Path(path)
+    ensure_absent(path, replace=force)
+    model, source = _load(model_or_checkpoint)
+    signature = model.signature
+    log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
+    graph = trace(model, signature)
+    _stamp(graph, signature)
+    result = ExportResult(
+        bundle=str(path),
+        task=signature.task,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        nodes=len(graph.graph),
+    )
+    with new_bundle(path, replace=force) as staging:
+        file = staging.path(ONNX_FILE)
+        ir.save(graph, file)
+        result.onnx_bytes = file.stat().st_size
+        samples, failed = _gate(model, signature, file, result, gate_seconds if validate else 0.0, run=validate)
+        if failed is not None:
+            evidence = _keep_evidence(path, file, failed, result.verdicts)
+            raise ParityError(f"{failure_text(result.verdicts)} No bundle was written; the evidence is in {evidence}.")
+        _write_samples(staging, samples)
+        if weights:
+            save_checkpoint(model, staging.root)
+        else:
+            staging.path("config.json").write_text(model.config.to_json(), encoding="utf-8")
+        staging.finish(_manifest(model, signature, result, source))
+    return result
+
+
+def _load(model_or_checkpoint: PerceiverModel | str | Path) -> tuple[PerceiverModel, dict[str, Any]]:
+    """The model in eval mode, and where it comes from without naming this machine."""
+    if not isinstance(model_or_checkpoint, str | Path):
+        return model_or_checkpoint.eval(), {"name": type(model_or_checkpoint).__name__}
+    directory = find_checkpoint(model_or_checkpoint)
+    log.info("Loading %s", model_or_checkpoint)
+    model = load_checkpoint(model_or_checkpoint)
+    weights = next(file for name in (SAFETENSORS_NAME, PICKLE_NAME) if (file := directory / name).exists())
+    return model, {"name": directory.resolve().name, "file": weights.name, "sha256": sha256(weights)}
+
+
+def _stamp(graph: ir.Model, signature: Signature) -> None:
+    graph.producer_name, graph.producer_version = "perceiver-deploy", perceiver_deploy.__version__
+    graph.metadata_props[_METADATA + "task"] = signature.task
+    graph.metadata_props[_METADATA + "stage"] = "full"
+    graph.metadata_props[_METADATA + "axes"] = json.dumps(
+        {name: axis.model_dump() for name, axis in signature.axes.items()}
+    )
+
+
+def _gate(
+    model: PerceiverModel, signature: Signature, file: Path, result: ExportResult, seconds: float, *, run: bool
+) -> tuple[list[Sample], Sample | None]:
+    """Samples that were run, and the first that failed (None when all passed or `run` is False)."""
+    cases, capped = grid(signature), list[Case]()
+    reference = Reference(model, signature)
+    samples = []
+    with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
+        candidate = Candidate(session, "fp32", "fp32")
+        for sample in reference.samples(cases if run else cases[:2], model.config.preprocessing, seconds, capped):
+            samples.append(sample)
+            if run:
+                log.info("Parity gate: case %s", sample.name)
+                result.verdicts += judge([candidate], sample)
+                if not result.verdicts[-1].passed:
+                    return samples, sample
+    result.capped = [f"{case.name} ({sizes_text(case.sizes)})" for case in capped]
+    return samples, None
+
+
+def _write_samples(staging: Staging, samples: Sequence[Sample]) -> None:
+    """Keep as golden samples those that are small, and the smallest in any case."""
+    sizes = {
+        sample.name: sum(a.nbytes for a in [*sample.inputs.values(), *sample.float64.values()]) for sample in samples
+    }
+    least = min(sizes.values())
+    for sample in samples:
+        if sizes[sample.name] <= max(_GOLDEN_BYTES, least):
+            name = sample.name.replace(", ", "-").replace(" ", "-")
+            sample.save(staging.path(f"samples/{name}.npz"))
+
+
+def _manifest(model: PerceiverModel, signature: Signature, result: ExportResult, source: dict[str, Any]) -> Manifest:
+    return Manifest(
+        task=signature.task,
+        axes=signature.axes,
+        stages={"full": signature.stage},
+        variants={
+            "fp32": Variant(
+                precision="fp32", runtimes=("onnxruntime", "openvino", "tensorrt-rtx"), files={"full": ONNX_FILE}
+            )
+        },
+        preprocessing=model.config.preprocessing,
+        labels=model.config.labels,
+        provenance={
+            "perceiver_deploy": perceiver_deploy.__version__,
+            "torch": version("torch"),
+            "onnx_ir": version("onnx-ir"),
+            "onnxscript": version("onnxscript"),
+            "opset": OPSET,
+            "parameters": result.parameters,
+            "source": source,
+            "gate": "passed" if result.verdicts else "skipped",
+        },
+    )
+
+
+def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> Path:
+    """Put graph, failing sample and verdicts into `PATH.failed/`, replacing what an earlier failure left there."""
+    evidence = path.with_name(f"{path.name}.failed")
+    shutil.rmtree(evidence, ignore_errors=True)
+    evidence.mkdir(parents=True)
+    shutil.copyfile(file, evidence / file.name)
+    sample.save(evidence / "sample.npz")
+    (evidence / "parity.json").write_text(
+        json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n", encoding="utf-8"
+    )
+    return evidence

@@ -1,0 +1,91 @@
+"""Choose the runtime and the variant of a bundle and open a session."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.errors import BundleError, MissingError, UsageError
+from perceiver_deploy.manifest import RuntimeName
+from perceiver_deploy.runtimes.session import Session
+
+CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""Runtimes that execute ONNX files here, and the package each needs."""
+
+
+def installed_runtimes() -> list[RuntimeName]:
+    """Runtimes that can execute a variant on this machine."""
+    return [name for name, package in CPU_RUNTIMES.items() if importlib.util.find_spec(package) is not None]
+
+
+def load(
+    bundle: str | Path | Bundle,
+    runtime: str = "auto",
+    variant: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Session:
+    """Open a session on a bundle.
+
+    Args:
+        bundle: the bundle's directory.
+        runtime: "onnxruntime", "openvino", "torch" (the source model, eager), or "auto": the first that is installed
+            and that the variant is for.
+        variant: name of the variant; by default `fp32`.
+        precision: shorthand for the first variant of that precision.
+        threads: number of threads; by default the runtime's own choice.
+
+    Raises:
+        BundleError: no such bundle or variant, or a file that was changed.
+        MissingError: the runtime is not installed.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; expected at least 1.")
+    if runtime == "torch":
+        from perceiver_deploy.runtimes.torch import eager_session
+
+        return eager_session(opened, threads=threads)
+    name = _variant_name(opened, variant, precision)
+    chosen = opened.variant(name)
+    file = opened.file(chosen.files["full"])
+    stage, axes = opened.manifest.stages["full"], opened.manifest.axes
+    if _choose_runtime(runtime, chosen.runtimes, name) == "onnxruntime":
+        from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+
+        return OnnxRuntimeSession(file, stage, axes, threads)
+    from perceiver_deploy.runtimes.openvino import OpenVinoSession
+
+    return OpenVinoSession(file, stage, axes, threads)
+
+
+def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) -> str:
+    if variant is not None and precision is not None:
+        raise UsageError(f"Give variant ({variant!r}) or precision ({precision!r}), not both.")
+    if precision is None:
+        return variant or "fp32"
+    for name, candidate in bundle.manifest.variants.items():
+        if candidate.precision == precision:
+            return name
+    raise BundleError(
+        f"{bundle.path} has no variant of precision {precision!r}; it has {', '.join(bundle.manifest.variants)}. "
+        f"Add one with: perceiver-deploy convert {bundle.path} --precision {precision}"
+    )
+
+
+def _choose_runtime(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> RuntimeName:
+    if runtime == "auto":
+        for name in installed_runtimes():
+            if name in suited:
+                return name
+        raise MissingError(
+            f"Variant {variant!r} is for {', '.join(suited)}, and none of them is installed. "
+            "Install them with: pip install 'perceiver-deploy[cpu]'"
+        )
+    for name in CPU_RUNTIMES:
+        if name == runtime:
+            if name not in suited:
+                raise BundleError(f"Variant {variant!r} is for {', '.join(suited)}, not for {runtime}.")
+            return name
+    raise UsageError(f"There is no runtime {runtime!r}; expected auto, torch, {', '.join(CPU_RUNTIMES)}.")

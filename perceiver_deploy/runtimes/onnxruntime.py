@@ -1,0 +1,38 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.runtimes.session import Arrays, Session
+
+with requires("cpu", "Running with onnxruntime"):
+    import onnxruntime
+
+
+class OnnxRuntimeSession(Session):
+    """A graph in ONNX Runtime's CPU provider. `threads` None leaves the number of threads to it."""
+
+    runtime = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, file: Path, stage: Stage, axes: Mapping[str, Axis], threads: int | None = None) -> None:
+        super().__init__(stage, axes)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises a class of its own for every status code
+            raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot load {file}: {error}") from error
+        self._names = [spec.name for spec in self.outputs]
+
+    def _execute(self, inputs: Arrays) -> Arrays:
+        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+
+    def _release(self) -> None:
+        del self._session

@@ -1,0 +1,131 @@
+"""What every runtime offers: a session that checks its inputs, runs, and says what it really runs on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.errors import InputError, PerceiverDeployError
+from perceiver_deploy.manifest import Axis, Stage, TensorSpec
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class Session(ABC):
+    """A loaded graph. Thread-safe; usable as a context manager.
+
+    `runtime` and `device` name what executes: there is no fallback to another.
+    """
+
+    runtime: str
+    device: str
+
+    def __init__(self, stage: Stage, axes: Mapping[str, Axis]) -> None:
+        self.inputs = stage.inputs
+        self.outputs = stage.outputs
+        self.axes = axes
+        self._closed = False
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """Outputs by name for inputs by name.
+
+        Raises:
+            InputError: a name, dtype, rank, size or value that the model does not take; nothing was run.
+        """
+        if self._closed:
+            raise PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
+        check_inputs(inputs, self.inputs, self.axes)
+        return self._execute({spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs})
+
+    @abstractmethod
+    def _execute(self, inputs: Arrays) -> Arrays:
+        """Run checked, contiguous inputs."""
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Drop the engine's objects."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_inputs(
+    inputs: Mapping[str, NDArray[np.generic]], specs: tuple[TensorSpec, ...], axes: Mapping[str, Axis]
+) -> None:
+    """Refuse inputs that the model does not take, saying what was expected.
+
+    Raises:
+        InputError: on the first problem found.
+    """
+    expected = ", ".join(spec.name for spec in specs)
+    if unknown := inputs.keys() - {spec.name for spec in specs}:
+        raise InputError(f"There is no input {sorted(unknown)[0]!r}. The inputs are: {expected}.")
+    sizes: dict[str, tuple[int, str]] = {}
+    for spec in specs:
+        if spec.name not in inputs:
+            raise InputError(f"Input {spec.name!r} is missing. The inputs are: {expected}.")
+        _check_array(inputs[spec.name], spec)
+        _check_sizes(inputs[spec.name].shape, spec, axes, sizes)
+        _check_values(inputs[spec.name], spec)
+
+
+def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"Input {spec.name!r} is a {type(array).__name__}; expected a NumPy array of {spec.dtype}.")
+    if array.dtype != spec.dtype:
+        raise InputError(
+            f"Input {spec.name!r} has dtype {array.dtype}; expected {spec.dtype}. "
+            f"Convert it with array.astype('{spec.dtype}')."
+        )
+    if array.ndim != len(spec.shape):
+        raise InputError(
+            f"Input {spec.name!r} has {array.ndim} dimensions {list(array.shape)}; expected {len(spec.shape)}: "
+            f"{_shape_text(spec)}."
+        )
+
+
+def _check_sizes(
+    shape: tuple[int, ...], spec: TensorSpec, axes: Mapping[str, Axis], sizes: dict[str, tuple[int, str]]
+) -> None:
+    for size, wanted in zip(shape, spec.shape, strict=True):
+        if isinstance(wanted, int):
+            if size != wanted:
+                raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)}.")
+            continue
+        if problem := axes[wanted].problem(size):
+            raise InputError(
+                f"Input {spec.name!r} has {wanted} {size} (shape {list(shape)}); expected {problem}. "
+                "Change the input's size or use a model made for it."
+            )
+        bound, first = sizes.setdefault(wanted, (size, spec.name))
+        if size != bound:
+            raise InputError(f"Inputs {first!r} and {spec.name!r} must have the same {wanted}, got {bound} and {size}.")
+
+
+def _check_values(array: NDArray[np.generic], spec: TensorSpec) -> None:
+    if array.size == 0:
+        return
+    if spec.minimum is not None and (least := int(array.min())) < spec.minimum:
+        raise InputError(f"Input {spec.name!r} holds the value {least}; expected at least {spec.minimum}.")
+    if spec.maximum is not None and (most := int(array.max())) > spec.maximum:
+        raise InputError(f"Input {spec.name!r} holds the value {most}; expected at most {spec.maximum}.")
+
+
+def _shape_text(spec: TensorSpec) -> str:
+    return "[" + ", ".join(str(size) for size in spec.shape) + "]"

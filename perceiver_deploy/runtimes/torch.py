@@ -1,0 +1,71 @@
+"""Eager PyTorch: the reference that every other runtime is compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.runtimes.session import Arrays, Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class EagerSession(Session):
+    """A PyTorch model on the CPU, in float32 or float64 (`double`). Inputs and outputs are as in the graph."""
+
+    runtime = "torch"
+    device = "cpu"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: Stage,
+        axes: Mapping[str, Axis],
+        *,
+        double: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(stage, axes)
+        with requires("export", "Running eager"):
+            import torch
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._dtype = torch.float64 if double else torch.float32
+        self._model = model.eval().to(self._dtype)
+
+    def _execute(self, inputs: Arrays) -> Arrays:
+        tensors = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        }
+        with self._torch.inference_mode():
+            outputs = self._model(**tensors)
+        return {spec.name: np.asarray(outputs[spec.name].numpy()) for spec in self.outputs}
+
+    def _release(self) -> None:
+        del self._model
+
+
+def eager_session(bundle: Bundle, *, double: bool = False, threads: int | None = None) -> EagerSession:
+    """The bundle's source model.
+
+    Raises:
+        BundleError: the bundle was exported with `--no-weights`.
+        MissingError: torch is not installed.
+    """
+    if "model.safetensors" not in bundle.manifest.files:
+        raise BundleError(f"{bundle.path} was exported without its weights, so there is no eager model to run.")
+    with requires("export", "Running eager"):
+        from perceiver_deploy.model.checkpoints.native import load_native
+    document = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
+    bundle.file("model.safetensors")
+    model = load_native(bundle.path, document)
+    return EagerSession(model, bundle.manifest.stages["full"], bundle.manifest.axes, double=double, threads=threads)
