@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.manifest import Axis, ImagePreprocessing, Preprocessing, Signature, TensorSpec
-from perceiver_deploy.runtimes.session import Arrays
 
 Mask = Literal["none", "padded", "half", "fully masked row"]
 _MASK_NAME = "attention_mask"
@@ -29,7 +29,7 @@ class Case:
         return tuple(size if isinstance(size, int) else self.sizes[size] for size in spec.shape)
 
 
-def grid(signature: Signature) -> list[Case]:
+def shape_grid(signature: Signature) -> list[Case]:
     """Cases from the most to the least telling: opt, odd, masks, min, max (or beyond opt where nothing bounds it)."""
     free = {name: axis for name, axis in signature.axes.items() if name != "batch"}
     opt = {name: axis.opt for name, axis in free.items()}

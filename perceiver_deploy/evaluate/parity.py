@@ -19,8 +19,9 @@ from perceiver_deploy.runtimes.session import Session
 
 EAGER_FACTOR = 10
 FP32_FLOOR = 1e-6
-BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 5e-2, "int8": 2.5e-1}
-"""Bounds on relative L2 of the reduced precisions."""
+BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-1}
+"""Bounds on relative L2 of the reduced precisions. A graph that is wired wrongly is off by 1 or more; INT8 on noise
+outside its calibrated ranges, which the grid holds, by up to 0.4."""
 
 
 @dataclass(frozen=True)

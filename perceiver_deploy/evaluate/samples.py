@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.runtimes.session import Arrays
 
 
 @dataclass(frozen=True)

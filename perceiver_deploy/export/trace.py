@@ -21,7 +21,7 @@ OPSET = 20
 _TRACED_BATCH = 2
 
 
-def trace(model: nn.Module, signature: Signature) -> ir.Model:
+def trace_model(model: nn.Module, signature: Signature) -> ir.Model:
     """Export `model` (in eval mode) to an optimised ONNX model whose axes carry the signature's names.
 
     Raises:

@@ -15,11 +15,12 @@ import onnx_ir as ir
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.evaluate.grid import Case, grid, sizes_text
+from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.evaluate.samples import Sample
-from perceiver_deploy.export.trace import OPSET, trace
+from perceiver_deploy.export.operators import count_operators
+from perceiver_deploy.export.trace import OPSET, trace_model
 from perceiver_deploy.manifest import Manifest, Signature, Variant
 from perceiver_deploy.model.checkpoints.loading import find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
@@ -41,7 +42,7 @@ class ExportResult:
     bundle: str
     task: str
     parameters: int
-    nodes: int
+    operators: dict[str, int]
     onnx_bytes: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     capped: list[str] = field(default_factory=list)
@@ -79,13 +80,13 @@ def export_model(
     model, source = _load(model_or_checkpoint)
     signature = model.signature
     log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
-    graph = trace(model, signature)
+    graph = trace_model(model, signature)
     _stamp(graph, signature)
     result = ExportResult(
         bundle=str(path),
         task=signature.task,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        nodes=len(graph.graph),
+        operators=count_operators(graph),
     )
     with new_bundle(path, replace=force) as staging:
         file = staging.path(ONNX_FILE)
@@ -128,7 +129,7 @@ def _gate(
     model: PerceiverModel, signature: Signature, file: Path, result: ExportResult, seconds: float, *, run: bool
 ) -> tuple[list[Sample], Sample | None]:
     """Samples that were run, and the first that failed (None when all passed or `run` is False)."""
-    cases, capped = grid(signature), list[Case]()
+    cases, capped = shape_grid(signature), list[Case]()
     reference = Reference(model, signature)
     samples = []
     with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
@@ -163,7 +164,10 @@ def _manifest(model: PerceiverModel, signature: Signature, result: ExportResult,
         stages={"full": signature.stage},
         variants={
             "fp32": Variant(
-                precision="fp32", runtimes=("onnxruntime", "openvino", "tensorrt-rtx"), files={"full": ONNX_FILE}
+                precision="fp32",
+                runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
+                files={"full": ONNX_FILE},
+                recipe={"operators": result.operators},
             )
         },
         preprocessing=model.config.preprocessing,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Axis, Stage
-from perceiver_deploy.runtimes.session import Arrays, Session
+from perceiver_deploy.runtimes.session import Session
 
 with requires("cpu", "Running with onnxruntime"):
     import onnxruntime

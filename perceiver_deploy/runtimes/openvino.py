@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Axis, Stage
-from perceiver_deploy.runtimes.session import Arrays, Session
+from perceiver_deploy.runtimes.session import Session
 
 with requires("cpu", "Running with openvino"):
     import openvino

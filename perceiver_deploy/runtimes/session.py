@@ -10,10 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import InputError, PerceiverDeployError
 from perceiver_deploy.manifest import Axis, Stage, TensorSpec
-
-Arrays = dict[str, NDArray[np.generic]]
 
 
 class Session(ABC):

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Axis, Stage
-from perceiver_deploy.runtimes.session import Arrays, Session
+from perceiver_deploy.runtimes.session import Session
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from perceiver_deploy.model.perceiver import PerceiverModel
 
 
 class EagerSession(Session):
@@ -54,8 +57,8 @@ class EagerSession(Session):
         del self._model
 
 
-def eager_session(bundle: Bundle, *, double: bool = False, threads: int | None = None) -> EagerSession:
-    """The bundle's source model.
+def load_source_model(bundle: Bundle) -> PerceiverModel:
+    """The model that the bundle was exported from.
 
     Raises:
         BundleError: the bundle was exported with `--no-weights`.
@@ -67,5 +70,4 @@ def eager_session(bundle: Bundle, *, double: bool = False, threads: int | None =
         from perceiver_deploy.model.checkpoints.native import load_native
     document = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
     bundle.file("model.safetensors")
-    model = load_native(bundle.path, document)
-    return EagerSession(model, bundle.manifest.stages["full"], bundle.manifest.axes, double=double, threads=threads)
+    return load_native(bundle.path, document)

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import optimizer
 
-from perceiver_deploy.export.passes.name_axes import name_axes
-from perceiver_deploy.export.passes.name_nodes import name_nodes
-from perceiver_deploy.export.passes.strip_metadata import strip_metadata
-from perceiver_deploy.export.passes.transpose_weights import transpose_weights
+from perceiver_deploy.export.passes.axis_names import name_axes
+from perceiver_deploy.export.passes.metadata import strip_metadata
+from perceiver_deploy.export.passes.node_names import name_nodes
+from perceiver_deploy.export.passes.weight_layout import transpose_weights
 from perceiver_deploy.manifest import Signature
 
 

@@ -1,0 +1,75 @@
+"""`perceiver-deploy benchmark`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.options import threads_option
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perceiver_deploy.pipeline.benchmark import Measurement
+
+
+@click.command(
+    "benchmark",
+    cls=Verb,
+    short_help="Measure accuracy and speed against eager.",
+    extra="export,cpu,report",
+    example="perceiver-deploy benchmark digits.bundle --data digits",
+)
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@click.option("--data", help="Data set to measure accuracy on (digits); without it, inputs are random.")
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), default=[1, 32], show_default=True)
+@click.option("--seconds", type=float, default=6.0, show_default=True, help="Time for each batch size.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@threads_option
+def command(
+    bundles: tuple[Path, ...],
+    data: str | None,
+    batches: tuple[int, ...],
+    seconds: float,
+    output: Path | None,
+    threads: int | None,
+) -> Outcome:
+    """Measure accuracy and speed of every variant and runtime of BUNDLE against eager.
+
+    Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
+    """
+    from perceiver_deploy.pipeline.benchmark import benchmark_bundles
+
+    result = benchmark_bundles(bundles, data=data, batches=batches, seconds=seconds, threads=threads, output=output)
+
+    def show(console: Console) -> None:
+        show_measurements(console, result.measurements)
+        console.print(f"Reports: {result.report_json} and {result.report_html}")
+
+    return Outcome(result.to_json(), show)
+
+
+def show_measurements(console: Console, measurements: Sequence[Measurement]) -> None:
+    """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
+    from perceiver_deploy.cli.tables import make_table, megabytes, milliseconds, percent
+
+    headers = ["candidate", "top-1", "same as eager"]
+    for latency in measurements[0].latencies:
+        headers += [f"batch {latency.batch} p50", "speed-up"]
+    rows = []
+    for m in measurements:
+        shares = ["", ""] if m.accuracy is None else [percent(m.accuracy.accuracy), percent(m.accuracy.agreement)]
+        row = [m.name, *shares]
+        for latency in m.latencies:
+            row += [milliseconds(latency.percentile(50)), f"{m.speed_up[latency.batch]:.2f}x"]
+        rows.append([*row, megabytes(m.file_bytes)])
+    console.print(make_table("Accuracy and speed, interleaved", [*headers, "size"], rows))
+    if (accuracy := measurements[0].accuracy) is not None:
+        low, high = accuracy.interval
+        console.print(
+            f"top-1 on {accuracy.examples} test examples; eager's 95 % interval is {percent(low)} to {percent(high)}"
+        )

@@ -1,0 +1,52 @@
+"""`perceiver-deploy demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.options import force_option, output_option, threads_option
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perceiver_deploy.pipeline.demo import DemoResult
+
+
+@click.command(
+    "demo",
+    cls=Verb,
+    short_help="The whole pipeline on a shipped checkpoint.",
+    extra="train,cpu,media,report",
+    example="perceiver-deploy demo -o demo",
+)
+@output_option
+@threads_option
+@force_option
+def command(output: Path, threads: int | None, *, force: bool) -> Outcome:
+    """Export, quantise, compile, validate and measure a shipped, really trained checkpoint on its real test set."""
+    from perceiver_deploy.errors import ParityError
+    from perceiver_deploy.evaluate.parity import failure_text
+    from perceiver_deploy.pipeline.demo import run_demo
+
+    result = run_demo(output, threads=threads, force=force)
+    verdicts = result.validation.verdicts
+    failure = None if result.validation.passed else ParityError(failure_text(verdicts))
+    return Outcome(result.to_json(), lambda console: _show(console, result), failure)
+
+
+def _show(console: Console, result: DemoResult) -> None:
+    from perceiver_deploy.cli.benchmark import show_measurements
+
+    show_measurements(console, result.benchmark.measurements)
+    report = result.conversion.report
+    checked, passed = len(result.validation.verdicts), sum(v.passed for v in result.validation.verdicts)
+    console.print(f"Parity: {passed} of {checked} comparisons with eager float64 passed ({result.validation.report})")
+    console.print(f"INT8: {report.quantized} of {report.weight_gemms} weight GEMMs quantised")
+    engine = f"{result.export.bundle}/{result.engine.file}" if result.engine else result.engine_absent
+    console.print(f"Engine: {engine}")
+    console.print(f"Report: {result.benchmark.report_html}")
+    console.print(f"Bundle: {result.export.bundle} (took {result.seconds:.0f} s)")

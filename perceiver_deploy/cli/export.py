@@ -1,0 +1,65 @@
+"""`perceiver-deploy export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.options import force_option, output_option
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perceiver_deploy.pipeline.export import ExportResult
+
+
+@click.command(
+    "export",
+    cls=Verb,
+    short_help="Checkpoint to verified bundle.",
+    extra="export,cpu",
+    example="perceiver-deploy export digits -o digits.bundle",
+)
+@click.argument("checkpoint")
+@output_option
+@click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
+@click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
+@click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
+@force_option
+def command(
+    checkpoint: str, output: Path, *, no_validate: bool, no_weights: bool, gate_seconds: float, force: bool
+) -> Outcome:
+    """Write a bundle from CHECKPOINT: a directory, a shipped name (digits) or a Hugging Face hub name.
+
+    The ONNX model is compared with eager float64 at several shapes; if it differs, nothing is written and the exit
+    code is 3.
+    """
+    from perceiver_deploy.pipeline.export import export_model
+
+    result = export_model(
+        checkpoint, output, force=force, validate=not no_validate, weights=not no_weights, gate_seconds=gate_seconds
+    )
+    return Outcome(result.to_json(), lambda console: _show(console, result))
+
+
+def _show(console: Console, result: ExportResult) -> None:
+    from perceiver_deploy.cli.tables import make_table, megabytes
+
+    rows = [
+        (v.case, v.sizes, f"{v.figures.relative_l2:.1e}", f"{v.bound:.1e}", f"{v.figures.max_abs:.1e}")
+        for v in result.verdicts
+    ]
+    if rows:
+        headers = ("case", "shapes", "relative L2", "bound", "max abs")
+        console.print(make_table("Parity gate: onnxruntime against eager float64", headers, rows))
+    else:
+        console.print("Parity was not checked (--no-validate).")
+    if result.capped:
+        console.print(f"Left out for time: {'; '.join(result.capped)}")
+    console.print(
+        f"Wrote {result.bundle}: {result.task}, {result.parameters:,} parameters, "
+        f"{sum(result.operators.values())} nodes, {megabytes(result.onnx_bytes)} of ONNX."
+    )

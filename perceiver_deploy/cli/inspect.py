@@ -1,0 +1,50 @@
+"""`perceiver-deploy inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perceiver_deploy.pipeline.inspection import Inspection
+
+
+@click.command(
+    "inspect",
+    cls=Verb,
+    short_help="Show inputs, axes, operators, parameters.",
+    extra="cpu",
+    example="perceiver-deploy inspect digits.bundle",
+)
+@click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|ONNX")
+def command(path: Path) -> Outcome:
+    """Show inputs, outputs, axes, operators and parameters of a bundle or an ONNX file."""
+    from perceiver_deploy.pipeline.inspection import inspect_path
+
+    inspection = inspect_path(path)
+    return Outcome(inspection.to_json(), lambda console: _show(console, inspection))
+
+
+def _show(console: Console, inspection: Inspection) -> None:
+    from perceiver_deploy.cli.tables import make_table, megabytes
+
+    console.print(f"{inspection.path}: {inspection.task or 'task unknown'}, {inspection.parameters:,} parameters")
+    tensors = [("input", i) for i in inspection.inputs] + [("output", o) for o in inspection.outputs]
+    rows = [(kind, t.name, t.dtype, ", ".join(map(str, t.shape))) for kind, t in tensors]
+    console.print(make_table("Inputs and outputs", ("", "name", "dtype", "shape"), rows))
+    if inspection.axes:
+        axes = [
+            (name, *("-" if v is None else str(v) for v in axis.values())) for name, axis in inspection.axes.items()
+        ]
+        console.print(make_table("Axes", ("axis", "min", "opt", "max", "multiple of"), axes))
+    for graph in inspection.graphs:
+        operators = ", ".join(f"{name} {count}" for name, count in graph.operators.items())
+        console.print(f"{graph.name} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
+    if inspection.engines:
+        console.print(f"Engines: {', '.join(inspection.engines)}")

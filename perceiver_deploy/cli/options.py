@@ -1,0 +1,13 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+output_option = click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write.")
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads; default: the runtime's choice.")
+variant_option = click.option("--variant", help="Variant of the bundle; default: fp32.")

@@ -1,0 +1,63 @@
+"""Data sets by name: labelled inputs ready for a model, split once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.manifest import Preprocessing, Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """Inputs by name, first axis the examples, and one target an example."""
+
+    inputs: Arrays
+    targets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, index: slice | NDArray[np.int64]) -> Arrays:
+        """Inputs of some examples."""
+        return {name: array[index] for name, array in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A labelled data set with a fixed split, what it is and under which licence."""
+
+    name: str
+    task: Task
+    source: str
+    license: str
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    train: Split
+    test: Split
+
+
+def load_dataset(name: str) -> DataSet:
+    """Load a data set by name.
+
+    Raises:
+        UsageError: there is no such data set.
+        MissingError: a package it comes with is not installed.
+    """
+    if name not in LOADERS:
+        raise UsageError(f"There is no data set {name!r}; expected one of {', '.join(LOADERS)}.")
+    return LOADERS[name]()
+
+
+def _digits() -> DataSet:
+    from perceiver_deploy.data.digits import load_digits
+
+    return load_digits()
+
+
+LOADERS: dict[str, Callable[[], DataSet]] = {"digits": _digits}

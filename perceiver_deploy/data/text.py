@@ -1,0 +1,43 @@
+"""Text as bytes: encoding to token ids and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.manifest import TextPreprocessing
+
+MASK_TEXT = "[MASK]"
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file.
+
+    Raises:
+        InputError: no file there, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist. Give the path of a text file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text ({error}).") from None
+
+
+def encode(text: str, preprocessing: TextPreprocessing) -> NDArray[np.int64]:
+    """Token ids [length]: CLS, one id a UTF-8 byte, SEP. Each `[MASK]` in the text is one masked byte."""
+    ids = [preprocessing.cls_id]
+    for index, part in enumerate(text.split(MASK_TEXT)):
+        if index:
+            ids.append(preprocessing.mask_id)
+        ids += [byte + preprocessing.byte_offset for byte in part.encode("utf-8")]
+    return np.array([*ids, preprocessing.sep_id], np.int64)
+
+
+def decode(ids: NDArray[np.int64], preprocessing: TextPreprocessing) -> str:
+    """Text of the byte tokens among `ids`; special tokens are left out, broken UTF-8 shows as U+FFFD."""
+    values = ids[ids >= preprocessing.byte_offset] - preprocessing.byte_offset
+    return bytes(values.astype(np.uint8)).decode("utf-8", errors="replace")

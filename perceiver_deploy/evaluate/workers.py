@@ -1,0 +1,136 @@
+"""One persistent process a candidate, so that all see the same machine and none slows another down."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.errors import PerceiverDeployError
+from perceiver_deploy.runtimes.loading import load
+
+_STARTUP_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class CandidateName:
+    """A runtime and the variant it runs; eager is the runtime `torch` with the variant `fp32`."""
+
+    bundle: Path
+    runtime: str
+    variant: str
+
+    def __str__(self) -> str:
+        return "eager fp32" if self.runtime == "torch" else f"{self.runtime} {self.variant}"
+
+
+class Worker:
+    """A session in a process of its own. `load_seconds` is how long opening it took, imports included."""
+
+    def __init__(self, name: CandidateName, threads: int | None) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.load_seconds = float(self._receive(_STARTUP_SECONDS))
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs for inputs."""
+        self._connection.send(("run", inputs))
+        outputs: Arrays = self._receive()
+        return outputs
+
+    def keep(self, inputs: Arrays) -> None:
+        """Set the inputs that `time_run` uses."""
+        self._connection.send(("keep", inputs))
+        self._receive()
+
+    def time_run(self) -> float:
+        """Seconds of one run on the kept inputs, measured inside the worker."""
+        self._connection.send(("time", None))
+        return float(self._receive())
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.is_alive():
+            self._connection.send(("stop", None))
+            self._process.join(10)
+        self._process.kill()
+        self._connection.close()
+
+    def _receive(self, seconds: float | None = None) -> Any:
+        try:
+            if seconds is not None and not self._connection.poll(seconds):
+                raise PerceiverDeployError(f"{self.name} did not start within {seconds:.0f} s.")
+            answer = self._connection.recv()
+        except EOFError:
+            raise PerceiverDeployError(
+                f"The process of {self.name} ended with exit code {self._process.exitcode}. "
+                "It may have run out of memory: try a smaller batch."
+            ) from None
+        if isinstance(answer, PerceiverDeployError):
+            raise answer
+        return answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _serve(connection: Connection, name: CandidateName, threads: int | None) -> None:
+    started = time.perf_counter()
+    try:
+        session = load(name.bundle, runtime=name.runtime, variant=name.variant, threads=threads)
+    except PerceiverDeployError as error:
+        connection.send(error)
+        return
+    connection.send(time.perf_counter() - started)
+    kept: Arrays = {}
+    while True:
+        order, inputs = connection.recv()
+        if order == "stop":
+            session.close()
+            return
+        if order == "keep":
+            kept = inputs
+            connection.send(None)
+        elif order == "run":
+            connection.send(session.run(inputs))
+        else:
+            started = time.perf_counter()
+            session.run(kept)
+            connection.send(time.perf_counter() - started)
+
+
+def time_round_robin(
+    workers: Sequence[Worker], inputs: Arrays, *, seconds: float, warm_up: int = 5, least: int = 10, most: int = 300
+) -> dict[CandidateName, list[float]]:
+    """Raw seconds of each worker on the same inputs, one run each in turn.
+
+    Rounds go on until `seconds` have passed, at least `least` and at most `most` of them, after `warm_up` that do not
+    count.
+    """
+    for worker in workers:
+        worker.keep(inputs)
+        for _ in range(warm_up):
+            worker.time_run()
+    samples: dict[CandidateName, list[float]] = {worker.name: [] for worker in workers}
+    started = time.perf_counter()
+    for finished in range(most):
+        if finished >= least and time.perf_counter() - started > seconds:
+            break
+        for worker in workers:
+            samples[worker.name].append(worker.time_run())
+    return samples

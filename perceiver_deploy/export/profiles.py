@@ -1,0 +1,122 @@
+"""Shape profiles: the sizes min, opt and max of every input that an engine is built for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.manifest import Axis, Stage
+
+UNBOUNDED_BATCH_MAX = 8
+"""Largest batch by default. An engine reserves memory for its largest shapes, so this stays small."""
+
+_FORM = re.compile(r"([^=]+)=(\d+)(?::(\d+):(\d+))?", re.ASCII)
+_LARGEST_SIZE = 2**31 - 1
+
+
+class Sizes(NamedTuple):
+    """Sizes of one axis."""
+
+    min: int
+    opt: int
+    max: int
+
+
+class InputShapes(NamedTuple):
+    """Shapes of one input at the least, the usual and the largest sizes of its axes."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+Profile = dict[str, InputShapes]
+"""Shapes by input name."""
+
+
+def parse_shapes(shapes: Iterable[str], axes: Mapping[str, Axis]) -> dict[str, Sizes]:
+    """Sizes of every axis: those given as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE` (fixed), defaults for the others.
+
+    By default min and opt are the axis' own. So is max where the axis has one; otherwise it is 8 for `batch` and
+    twice opt for the others. Sizes that are not a multiple of what the axis needs are rounded up.
+
+    Raises:
+        UsageError: not of that form, an axis that does not exist or is given twice, sizes out of order, or sizes
+            that the axis cannot take.
+    """
+    given: dict[str, Sizes] = {}
+    for text in shapes:
+        name, sizes = _parse(text, axes)
+        if name in given:
+            raise UsageError(f"Axis {name!r} is given twice, the second time as {text!r}. Give each axis once.")
+        _check(text, sizes, axes[name])
+        given[name] = sizes
+    return {name: given.get(name) or default_sizes(name, axis) for name, axis in axes.items()}
+
+
+def default_sizes(name: str, axis: Axis) -> Sizes:
+    """Sizes of an axis that the user did not name, see `parse_shapes`."""
+    least = _round_up(axis.min, axis)
+    opt = max(least, _round_up(axis.opt, axis))
+    if axis.max is not None:
+        most = axis.max // axis.multiple_of * axis.multiple_of
+        return Sizes(least, min(opt, most), most)
+    return Sizes(least, opt, max(opt, _round_up(UNBOUNDED_BATCH_MAX, axis)) if name == "batch" else 2 * opt)
+
+
+def input_profile(stage: Stage, sizes: Mapping[str, Sizes]) -> Profile:
+    """Shapes of each input of a stage. Inputs that share an axis agree, because sizes belong to axes."""
+    return {
+        spec.name: InputShapes(
+            *(
+                tuple(size if isinstance(size, int) else sizes[size][which] for size in spec.shape)
+                for which in range(len(Sizes._fields))
+            )
+        )
+        for spec in stage.inputs
+    }
+
+
+def _parse(text: str, axes: Mapping[str, Axis]) -> tuple[str, Sizes]:
+    name = text.partition("=")[0]
+    if "=" in text and name not in axes:
+        raise UsageError(
+            f"Shape {text!r} names the axis {name!r}, which this model does not have. Its axes are {', '.join(axes)}."
+        )
+    match = _FORM.fullmatch(text)
+    if match is None:
+        example = next((axis for axis in axes if axis != "batch"), "batch")
+        raise UsageError(
+            f"Shape {text!r} is not of the form AXIS=MIN:OPT:MAX or AXIS=SIZE, with whole numbers. "
+            f"Write for example {example}={':'.join(map(str, default_sizes(example, axes[example])))}."
+        )
+    least, opt, most = match.group(2, 3, 4)
+    return name, Sizes(int(least), int(opt or least), int(most or least))
+
+
+def _check(text: str, sizes: Sizes, axis: Axis) -> None:
+    if not sizes.min <= sizes.opt <= sizes.max:
+        raise UsageError(
+            f"Shape {text!r} has min {sizes.min}, opt {sizes.opt} and max {sizes.max}; expected min <= opt <= max."
+        )
+    if sizes.min < axis.min:
+        raise UsageError(f"Shape {text!r} starts at {sizes.min}; this model takes at least {axis.min}. Raise MIN.")
+    if axis.max is not None and sizes.max > axis.max:
+        raise UsageError(
+            f"Shape {text!r} goes up to {sizes.max}, beyond the position table of this model, which ends at "
+            f"{axis.max}. Lower MAX to {axis.max} or less."
+        )
+    if sizes.max > _LARGEST_SIZE:
+        raise UsageError(f"Shape {text!r} goes up to {sizes.max}; an engine counts sizes up to {_LARGEST_SIZE}.")
+    for size in sizes:
+        if size % axis.multiple_of:
+            raise UsageError(
+                f"Shape {text!r} holds the size {size}; this model takes multiples of {axis.multiple_of}, "
+                f"for example {_round_up(size, axis)}."
+            )
+
+
+def _round_up(size: int, axis: Axis) -> int:
+    return -(-size // axis.multiple_of) * axis.multiple_of

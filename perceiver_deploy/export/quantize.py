@@ -1,0 +1,87 @@
+"""INT8: one explicit Q/DQ graph, placed by onnxruntime's static quantiser."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.errors import ExportError, requires
+
+with requires("cpu", "Quantising"):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+_GEMMS = ("MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """Weight GEMMs are MatMul and Gemm nodes whose second input is a weight; `left` names those not quantised."""
+
+    weight_gemms: int
+    quantized: int
+    left: tuple[str, ...]
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, batches: Iterable[Arrays]) -> None:
+        self._batches: Iterator[Arrays] = iter(batches)
+
+    def get_next(self) -> Arrays | None:
+        return next(self._batches, None)
+
+
+def quantize_int8(source: Path, target: Path, batches: Iterable[Arrays]) -> QuantizationReport:
+    """Write an INT8 graph: symmetric int8 activations (min-max over `batches`), int8 weights a channel.
+
+    Both inputs of every MatMul and Gemm get Q/DQ pairs, as TensorRT, OpenVINO and onnxruntime read them.
+
+    Raises:
+        ExportError: no weight GEMM was quantised.
+    """
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # the quantiser advises a pre-processing that the export has already done
+    try:
+        quantize_static(
+            str(source),
+            str(target),
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_GEMMS),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+    finally:
+        logger.setLevel(level)
+    report = count_quantized(ir.load(target))
+    if report.quantized == 0:
+        raise ExportError(
+            f"None of the {report.weight_gemms} weight GEMMs of {source.name} was quantised, so there is no INT8 model "
+            "to write. Check that the graph holds MatMul or Gemm nodes with constant weights."
+        )
+    return report
+
+
+def count_quantized(model: ir.Model) -> QuantizationReport:
+    """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear."""
+    quantized, left = 0, []
+    for node in model.graph.all_nodes():
+        if node.op_type not in _GEMMS or (weight := node.inputs[1]) is None:
+            continue
+        producer = weight.producer()
+        if producer is not None and producer.op_type == "DequantizeLinear" and _is_constant(producer.inputs[0]):
+            quantized += 1
+        elif weight.is_initializer():
+            left.append(node.name or "unnamed")
+    return QuantizationReport(quantized + len(left), quantized, tuple(left))
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()

@@ -1,0 +1,156 @@
+"""Convert: add a variant of another precision to a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.data.datasets import LOADERS, Split, load_dataset
+from perceiver_deploy.errors import BundleError, InputError, UsageError
+from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.export.operators import count_operators
+from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8
+from perceiver_deploy.manifest import Variant
+from perceiver_deploy.progress import log, track
+from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.session import check_inputs
+
+CALIBRATION_SAMPLES = 256
+_BATCH = 32
+_SOURCE = "fp32"
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """What a conversion did. `relative_l2` and `top1` compare with fp32 on the calibration samples."""
+
+    bundle: str
+    variant: str
+    report: QuantizationReport
+    samples: int
+    onnx_bytes: int
+    source_bytes: int
+    relative_l2: float
+    top1: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+
+def convert_bundle(
+    bundle: str | Path,
+    *,
+    precision: str = "int8",
+    calibration: str | Path,
+    samples: int = CALIBRATION_SAMPLES,
+    force: bool = False,
+) -> ConvertResult:
+    """Add the variant `int8`, calibrated on training samples.
+
+    Args:
+        bundle: the bundle to add to.
+        precision: "int8".
+        calibration: a data set's name, or a .npz file with one array an input, first axis the samples.
+        samples: how many samples to use at most.
+        force: replace a variant of that name.
+
+    Raises:
+        UsageError, BundleError, InputError, ExportError: the bundle is left as it was.
+    """
+    if precision != "int8":
+        raise UsageError(f"precision is {precision!r}; this version converts to int8 only.")
+    if samples < 1:
+        raise UsageError(f"samples is {samples}; expected at least 1.")
+    with changed_bundle(bundle) as (staging, opened):
+        if precision in opened.manifest.variants and not force:
+            raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
+        data = _calibration_rows(opened, calibration, samples)
+        source = opened.file(opened.variant(_SOURCE).files["full"])
+        relative = f"onnx/{precision}.onnx"
+        target = staging.path(relative)
+        log.info("Calibrating on %d samples", len(data))
+        report = quantize_int8(source, target, track(_batches(data), "Calibrating", -(-len(data) // _BATCH)))
+        log.info("Quantised %d of %d weight GEMMs", report.quantized, report.weight_gemms)
+        graph = ir.load(target)
+        variant = Variant(
+            precision="int8",
+            runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
+            source=_SOURCE,
+            files={"full": relative},
+            recipe={
+                "operators": count_operators(graph),
+                "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
+                "calibration": {"method": "minmax", "samples": len(data), "sha256": _digest(data)},
+                "weight_gemms": report.weight_gemms,
+                "quantized": report.quantized,
+                "left": list(report.left),
+            },
+        )
+        relative_l2, top1 = _agreement(opened, source, target, data)
+        variants = {**opened.manifest.variants, precision: variant}
+        engines = {name: engine for name, engine in opened.manifest.engines.items() if engine.variant != precision}
+        sizes = target.stat().st_size, source.stat().st_size
+        staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
+    return ConvertResult(str(bundle), precision, report, len(data), *sizes, relative_l2, top1)
+
+
+def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Split:
+    """The samples, checked against the model's inputs."""
+    if str(calibration) in LOADERS:
+        data = load_dataset(str(calibration))
+        if data.task != bundle.manifest.task:
+            raise InputError(f"Data set {data.name!r} is for {data.task}; the bundle's task is {bundle.manifest.task}.")
+        inputs = data.train.inputs
+    else:
+        inputs = _read_npz(Path(calibration))
+    stage = bundle.manifest.stages["full"]
+    check_inputs(inputs, stage.inputs, bundle.manifest.axes)
+    for name, array in inputs.items():
+        if not np.isfinite(array).all():
+            raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
+    inputs = {name: array[:samples] for name, array in inputs.items()}
+    return Split(inputs, np.zeros(len(next(iter(inputs.values()))), np.int64))
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"Calibration data {path} is neither a data set ({', '.join(LOADERS)}) nor a readable .npz file: {error}."
+        ) from None
+
+
+def _batches(data: Split) -> Iterator[Arrays]:
+    for start in range(0, len(data), _BATCH):
+        yield data.rows(slice(start, start + _BATCH))
+
+
+def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple[float, float | None]:
+    """Relative L2 and top-1 agreement of the first output of both graphs on one batch."""
+    stage, axes = bundle.manifest.stages["full"], bundle.manifest.axes
+    batch, name = next(_batches(data)), stage.outputs[0].name
+    results = []
+    for file in (target, source):
+        with OnnxRuntimeSession(file, stage, axes) as session:
+            results.append(session.run(batch)[name])
+    figures = compare(*results)
+    return figures.relative_l2, figures.top1
+
+
+def _digest(data: Split) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(data.inputs):
+        digest.update(np.ascontiguousarray(data.inputs[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""Inspect: what a bundle or an ONNX file takes, gives and consists of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.errors import BundleError, requires
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, dtype and shape of an input or output."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One ONNX file: where, how large, and its operators."""
+
+    name: str
+    file: str
+    bytes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` shows. `axes` maps a name to min, opt, max and multiple_of."""
+
+    path: str
+    task: str | None
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    axes: dict[str, dict[str, int | None]]
+    parameters: int
+    graphs: tuple[GraphInfo, ...]
+    engines: tuple[str, ...]
+    labels: int
+    provenance: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+
+def inspect_path(path: str | Path) -> Inspection:
+    """Describe a bundle (from its manifest, without torch or onnx) or an ONNX file.
+
+    Raises:
+        BundleError: neither a bundle nor an ONNX file.
+        MissingError: an ONNX file, and the packages that read it are not installed.
+    """
+    path = Path(path)
+    return _inspect_onnx(path) if path.is_file() else _inspect_bundle(Bundle.open(path))
+
+
+def _inspect_bundle(bundle: Bundle) -> Inspection:
+    manifest = bundle.manifest
+    stage = manifest.stages["full"]
+    return Inspection(
+        path=str(bundle.path),
+        task=manifest.task,
+        inputs=tuple(TensorInfo(spec.name, spec.dtype, spec.shape) for spec in stage.inputs),
+        outputs=tuple(TensorInfo(spec.name, spec.dtype, spec.shape) for spec in stage.outputs),
+        axes={name: axis.model_dump() for name, axis in manifest.axes.items()},
+        parameters=manifest.provenance.get("parameters", 0),
+        graphs=tuple(
+            GraphInfo(name, file, manifest.files[file].bytes, variant.recipe.get("operators", {}))
+            for name, variant in manifest.variants.items()
+            for file in variant.files.values()
+        ),
+        engines=tuple(manifest.engines),
+        labels=len(manifest.labels or ()),
+        provenance=manifest.provenance,
+    )
+
+
+def _inspect_onnx(path: Path) -> Inspection:
+    with requires("export", "Inspecting an ONNX file"):
+        import onnx_ir as ir
+
+        from perceiver_deploy.export.operators import count_operators, count_parameters
+    try:
+        model = ir.load(path)
+    except Exception as error:  # protobuf raises a family of its own
+        raise BundleError(f"{path} is not an ONNX file ({error}). Give a bundle or an ONNX file.") from error
+    return Inspection(
+        path=str(path),
+        task=model.metadata_props.get("perceiver_deploy.task"),
+        inputs=tuple(_info(value) for value in model.graph.inputs),
+        outputs=tuple(_info(value) for value in model.graph.outputs),
+        axes={},
+        parameters=count_parameters(model),
+        graphs=(GraphInfo(model.graph.name or "graph", path.name, path.stat().st_size, count_operators(model)),),
+        engines=(),
+        labels=0,
+        provenance={
+            "producer": model.producer_name,
+            "version": model.producer_version,
+            "opset": model.opset_imports.get(""),
+        },
+    )
+
+
+def _info(value: Any) -> TensorInfo:
+    shape = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape or ())
+    return TensorInfo(value.name, value.dtype.numpy().name if value.dtype else "unknown", shape)

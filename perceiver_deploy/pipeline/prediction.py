@@ -1,0 +1,88 @@
+"""Run: predictions for real files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.text import decode, encode, read_text
+from perceiver_deploy.errors import BundleError, InputError
+from perceiver_deploy.manifest import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.runtimes.session import Session
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in."""
+
+    file: str
+    classes: tuple[tuple[str, float], ...] = ()
+    text: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+
+def predict_files(
+    bundle: str | Path,
+    files: Sequence[str | Path],
+    *,
+    runtime: str = "auto",
+    variant: str | None = None,
+    threads: int | None = None,
+) -> list[Prediction]:
+    """Predict on image or text files, as the bundle's task asks.
+
+    Raises:
+        InputError: a file that cannot be read as what the task takes, or does not fit the model.
+        BundleError, MissingError: the bundle cannot be run.
+    """
+    opened = Bundle.open(bundle)
+    with load(opened, runtime=runtime, variant=variant, threads=threads) as session:
+        return [_predict(opened, session, Path(file)) for file in files]
+
+
+def _predict(bundle: Bundle, session: Session, file: Path) -> Prediction:
+    preprocessing = bundle.manifest.preprocessing
+    if isinstance(preprocessing, ImagePreprocessing):
+        from perceiver_deploy.data.images import preprocess_image, read_image
+
+        pixels = preprocess_image(read_image(file), preprocessing)
+        return _classify(bundle, file, session.run({"pixel_values": pixels[None]})["logits"][0])
+    if isinstance(preprocessing, TextPreprocessing):
+        ids = encode(read_text(file), preprocessing)
+        longest = session.axes["length"].max
+        if longest is not None and len(ids) > longest:
+            raise InputError(
+                f"{file} is {len(ids)} tokens long (its bytes, CLS and SEP); the model's position table holds "
+                f"{longest}. Shorten the text or cut it into parts."
+            )
+        logits = session.run({"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])})["logits"][0]
+        if bundle.manifest.task == "masked_lm":
+            return _fill(file, ids, logits, preprocessing)
+        return _classify(bundle, file, logits)
+    raise BundleError(f"{bundle.path} states no preprocessing, so files cannot be run. Use load() and pass arrays.")
+
+
+def _classify(bundle: Bundle, file: Path, logits: NDArray[Any]) -> Prediction:
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    labels = bundle.manifest.labels or [str(index) for index in range(len(shares))]
+    best = np.argsort(-shares, kind="stable")[:TOP]
+    return Prediction(str(file), tuple((labels[index], float(shares[index])) for index in best))
+
+
+def _fill(file: Path, ids: NDArray[np.int64], logits: NDArray[Any], preprocessing: TextPreprocessing) -> Prediction:
+    likeliest = logits[:, preprocessing.byte_offset :].argmax(-1) + preprocessing.byte_offset
+    filled = np.where(ids == preprocessing.mask_id, likeliest, ids)
+    return Prediction(str(file), text=decode(filled, preprocessing))

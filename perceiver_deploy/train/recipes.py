@@ -1,0 +1,16 @@
+"""All recipes by name."""
+
+from __future__ import annotations
+
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.train import digits
+from perceiver_deploy.train.recipe import Recipe
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (digits.RECIPE,)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name, or a `UsageError` that lists them."""
+    if name not in RECIPES:
+        raise UsageError(f"There is no recipe {name!r}; expected one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
