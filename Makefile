@@ -7,7 +7,7 @@ EXTRAS := dev,rtx
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full check clean
+.PHONY: demo test test-full check schema clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -23,6 +23,11 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Writes the published schema of bundle.json; a test checks that it is up to date.
+schema: $(STAMP)
+	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
+		> perceiver_deploy/bundle.schema.json
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ The JSON schema generated from these classes is published as `bundle.schema.json
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -168,3 +169,8 @@ class Manifest(_Strict):
     def to_json(self) -> str:
         """Text of `bundle.json`, ending in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def manifest_schema() -> str:
+    """Text of the published `bundle.schema.json`."""
+    return json.dumps(Manifest.model_json_schema(by_alias=True), indent=2) + "\n"

@@ -60,8 +60,8 @@ def command(
 def _show(console: Console, result: BuildResult) -> None:
     from perceiver_deploy.cli.tables import megabytes
 
-    facts = result.facts
+    seconds, capabilities = result.facts["seconds"], ", ".join(result.facts["compute_capabilities"])
     console.print(
-        f"Built {result.bundle}/{result.file}: {megabytes(result.engine_bytes)} in {facts['seconds']:.1f} s, compute capability "
-        f"{', '.join(facts['compute_capabilities'])}. It was not run here."
+        f"Built {result.bundle}/{result.file}: {megabytes(result.engine_bytes)} in {seconds:.1f} s for compute "
+        f"capability {capabilities}. It was not run here."
     )
