@@ -7,7 +7,7 @@ EXTRAS := dev,rtx
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full check schema clean
+.PHONY: demo test test-full check schema tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -28,6 +28,10 @@ check: $(STAMP)
 schema: $(STAMP)
 	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
+
+# Puts the figures of benchmarks/results/ into the README; a test checks that they agree.
+tables: $(STAMP)
+	$(BIN)/python benchmarks/readme_tables.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

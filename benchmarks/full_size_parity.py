@@ -1,0 +1,112 @@
+"""Do our models give Hugging Face's numbers at the published sizes, and do the exported graphs give ours?
+
+For each of the five classes: a randomly initialised Hugging Face model of the published configuration (its weights
+perturbed, so that outputs depend on all of them), saved, loaded by us, compared in float64 and float32; then exported
+with the parity gate. Writes results/full_size_parity.json. Takes about 15 minutes and 12 GB on two cores.
+
+    python benchmarks/full_size_parity.py [CLASS ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.perceiver import modeling_perceiver
+
+from perceiver_deploy import export_model
+from perceiver_deploy.evaluate.environment import describe_environment
+from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+
+IMAGES = {
+    "num_latents": 512,
+    "d_latents": 1024,
+    "num_blocks": 8,
+    "num_self_attends_per_block": 6,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "num_labels": 1000,
+}
+TEXT = {"qk_channels": 8 * 32, "v_channels": 1280}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "PerceiverForMaskedLM": TEXT,
+    "PerceiverForSequenceClassification": TEXT,
+    "PerceiverForImageClassificationFourier": {**IMAGES, "d_model": 261},
+    "PerceiverForImageClassificationLearned": {**IMAGES, "d_model": 512, "image_size": 224},
+    "PerceiverForImageClassificationConvProcessing": {**IMAGES, "d_model": 322},
+}
+RESULTS = Path(__file__).parent / "results" / "full_size_parity.json"
+
+
+def main() -> None:
+    """Run the named classes (default: all) and write the results, keeping those of classes that were not run."""
+    document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"classes": {}}
+    for name in sys.argv[1:] or CONFIGURATIONS:
+        document["classes"][name] = measure(name)
+        document["environment"] = describe_environment()
+        RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(name, json.dumps(document["classes"][name]), flush=True)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Parity and export figures of one class."""
+    torch.manual_seed(0)
+    reference = getattr(modeling_perceiver, name)(transformers.PerceiverConfig(**CONFIGURATIONS[name])).eval()
+    perturb(reference)
+    inputs = make_inputs(name)
+    figures: dict[str, Any] = {"parameters": sum(p.numel() for p in reference.parameters())}
+    figures["inputs"] = {key: list(value.shape) for key, value in inputs.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint"
+        reference.save_pretrained(checkpoint)
+        ours = load_checkpoint(checkpoint)
+        for dtype in (torch.float64, torch.float32):
+            cast = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+            with torch.inference_mode():
+                expected = reference.to(dtype)(**cast).logits
+                found = ours.to(dtype)(**cast)["logits"]
+            difference = compare(found.numpy(), expected[:, : found.shape[1]].numpy())
+            figures[str(dtype).removeprefix("torch.")] = difference.relative_l2
+        del reference, ours
+        started = time.perf_counter()
+        result = export_model(checkpoint, Path(folder) / "bundle")
+        figures["export_and_gate_seconds"] = time.perf_counter() - started
+        figures["onnx_bytes"] = result.onnx_bytes
+        figures["gate"] = [
+            {"case": v.case, "inputs": v.sizes, "relative_l2": v.figures.relative_l2, "bound": v.bound}
+            for v in result.verdicts
+        ]
+        figures["capped"] = result.capped
+    return figures
+
+
+def perturb(model: torch.nn.Module) -> None:
+    """Add noise to every weight: Hugging Face's initialisation leaves the output all but independent of the input."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            scale = 0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
+            parameter.add_(torch.randn_like(parameter) * scale)
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
+
+
+def make_inputs(name: str) -> dict[str, torch.Tensor]:
+    """One input at the published size; for text three rows: full, half masked, fully masked."""
+    if name.startswith("PerceiverForImage"):
+        return {"pixel_values": torch.randn(1, 3, 224, 224)}
+    mask = torch.ones(3, 2048, dtype=torch.int64)
+    mask[1, 1024:] = 0
+    mask[2] = 0
+    return {"input_ids": torch.randint(0, 262, (3, 2048)), "attention_mask": mask}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Write the README's tables from the figures in results/. With --check, say whether they agree instead.
+
+    python benchmarks/readme_tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+
+
+def digits(document: dict[str, Any]) -> str:
+    """Accuracy and speed of the shipped digits model."""
+    measurements = document["measurements"]
+    batches = [latency["batch"] for latency in measurements[0]["latencies"]]
+    header = ["", "top-1", "same as eager", *(f"batch {b} p50, speed-up" for b in batches), "size"]
+    rows = []
+    for m in measurements:
+        speeds = [f"{1000 * s['p50']:.2f} ms, {m['speed_up'][str(s['batch'])]:.2f}x" for s in m["latencies"]]
+        shares = [f"{100 * m['accuracy'][key]:.2f} %" for key in ("accuracy", "agreement")]
+        rows.append([m["name"], *shares, *speeds, f"{m['file_bytes'] / 1e6:.2f} MB"])
+    return table(header, rows)
+
+
+def full_size_parity(document: dict[str, Any]) -> str:
+    """Relative L2 against transformers, and of the exported graph against its bound."""
+    header = ["class", "parameters", "float64", "float32", "ONNX, worst case / its bound"]
+    rows = []
+    for name, figures in document["classes"].items():
+        worst = max(figures["gate"], key=lambda verdict: verdict["relative_l2"] / verdict["bound"])
+        rows.append(
+            [
+                name.removeprefix("Perceiver"),
+                f"{figures['parameters']:,}",
+                f"{figures['float64']:.1e}",
+                f"{figures['float32']:.1e}",
+                f"{worst['relative_l2']:.1e} / {worst['bound']:.1e}",
+            ]
+        )
+    return table(header, rows)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "digits": ("digits/benchmark.json", digits),
+    "full_size_parity": ("full_size_parity.json", full_size_parity),
+}
+
+
+def render(text: str) -> str:
+    """The README with every table made anew."""
+    for name, (file, make) in TABLES.items():
+        content = make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+        pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
+        text, count = re.subn(pattern, lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text, flags=re.DOTALL)
+        if count != 1:
+            sys.exit(f"README.md has {count} places for table {name!r}, expected 1")
+    return text
+
+
+def main() -> None:
+    """Write, or check."""
+    text = README.read_text(encoding="utf-8")
+    made = render(text)
+    if "--check" not in sys.argv:
+        README.write_text(made, encoding="utf-8")
+    elif made != text:
+        sys.exit("README.md does not agree with benchmarks/results/; run: make tables")
+
+
+if __name__ == "__main__":
+    main()
