@@ -6,33 +6,22 @@ keeps 10 bits of the mantissa and an `fp32` engine is held to the bounds of floa
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.errors import ExportError, UsageError, requires
+from perceiver_deploy.export.builder_log import BuilderLog, builder_log, readable_reason
 from perceiver_deploy.export.profiles import Profile
 
 ComputeCapability = tuple[int, int]
 
 _MOST_NODES_NAMED = 5
 _INCONSISTENT_PROFILE = "values are not self-consistent"
-# TensorRT looks for a GPU whenever it reports an error, and reports that it has found none.
-_NO_GPU = "catchCudaError"
-_REASONS = (
-    re.compile(r'&& "(.+?)"', re.DOTALL),
-    re.compile(r"Error Code \d+: [^(]*\((?:\[[^]]*] )?(.+?)\.? In \w+ at ", re.DOTALL),
-    re.compile(r"Assertion failed: (?:[^ ]*: )?(.+)", re.DOTALL),
-)
-_one_build_at_a_time = threading.Lock()
 
 
 def capability_text(capability: ComputeCapability) -> str:
@@ -66,7 +55,7 @@ def buildable_capabilities() -> list[ComputeCapability]:
 def build_engine_bytes(
     onnx: Path, profile: Profile, compute_capabilities: Sequence[ComputeCapability]
 ) -> tuple[bytes, dict[str, Any]]:
-    """The engine and facts about it: versions, layers of the network, builder's warnings, seconds.
+    """The engine and facts about it: versions, what the builder's log tells (`BuilderLog.facts`), seconds.
 
     Raises:
         ExportError: TensorRT refuses a node (named, with its operator), cannot build the network for a compute
@@ -74,44 +63,61 @@ def build_engine_bytes(
         MissingError: TensorRT-RTX or Polygraphy is not installed.
     """
     trt = _tensorrt()
-    with requires("rtx", "Building a TensorRT-RTX engine"):
-        import polygraphy
-        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
-        from polygraphy.backend.trt import CreateNetwork, EngineBytesFromNetwork, get_trt_logger
-        from polygraphy.backend.trt import Profile as TensorRTProfile
-        from polygraphy.exception import PolygraphyException
+    import polygraphy
+
     start = time.perf_counter()
-    with _collected_messages() as messages:
-        builder, network = CreateNetwork()()
-        # Polygraphy's NetworkFromOnnxPath would drop the names of the refused nodes.
-        parser = trt.OnnxParser(network, get_trt_logger())
-        if not parser.parse_from_file(os.fspath(onnx)):
-            raise ExportError(_refusal(onnx, [parser.get_error(index) for index in range(parser.num_errors)]))
-        shapes = TensorRTProfile()
-        for name, sizes in profile.items():
-            shapes.add(name, *sizes)
-        try:
-            config = CreateConfigRTX(profiles=[shapes], compute_capabilities=list(compute_capabilities))(
-                builder, network
-            )
-            config.clear_flag(trt.BuilderFlag.TF32)
-            engine = bytes(EngineBytesFromNetwork((builder, network, parser), config=config)())
-        except PolygraphyException as error:
-            raise ExportError(_failure(onnx, compute_capabilities, messages.errors or [str(error)])) from error
-        if inconsistent := [text for text in messages.warnings if _INCONSISTENT_PROFILE in text]:
+    with builder_log() as log:
+        parsed = _parse(trt, onnx)
+        engine = _compile(trt, onnx, parsed, profile, compute_capabilities, log)
+        if inconsistent := [text for text in log.warnings if _INCONSISTENT_PROFILE in text]:
             raise ExportError(
                 f"{onnx.name} cannot run at the sizes of the engine's profile: {_first_line(inconsistent[0])} "
                 "Give sizes that the model takes, see: perceiver-deploy inspect BUNDLE"
             )
-        layers = network.num_layers
     return engine, {
         "tensorrt_version": trt.__version__,
         "polygraphy_version": polygraphy.__version__,
         "tf32": False,
-        "network_layers": layers,
-        "warnings": messages.warnings,
+        **log.facts(),
         "seconds": round(time.perf_counter() - start, 2),
     }
+
+
+def _parse(trt: Any, onnx: Path) -> tuple[Any, Any, Any]:
+    """Builder, network and parser. The parser holds the weights, so all three stay until the engine is built."""
+    from polygraphy.backend.trt import CreateNetwork, get_trt_logger
+
+    builder, network = CreateNetwork()()
+    # Polygraphy's NetworkFromOnnxPath would drop the names of the refused nodes.
+    parser = trt.OnnxParser(network, get_trt_logger())
+    if not parser.parse_from_file(os.fspath(onnx)):
+        raise ExportError(_refusal(onnx, [parser.get_error(index) for index in range(parser.num_errors)]))
+    return builder, network, parser
+
+
+def _compile(
+    trt: Any,
+    onnx: Path,
+    parsed: tuple[Any, Any, Any],
+    profile: Profile,
+    compute_capabilities: Sequence[ComputeCapability],
+    log: BuilderLog,
+) -> bytes:
+    from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+    from polygraphy.backend.trt import EngineBytesFromNetwork
+    from polygraphy.backend.trt import Profile as TensorRTProfile
+    from polygraphy.exception import PolygraphyException
+
+    shapes = TensorRTProfile()
+    for name, sizes in profile.items():
+        shapes.add(name, *sizes)
+    builder, network, _ = parsed
+    try:
+        config = CreateConfigRTX(profiles=[shapes], compute_capabilities=list(compute_capabilities))(builder, network)
+        config.clear_flag(trt.BuilderFlag.TF32)
+        return bytes(EngineBytesFromNetwork(parsed, config=config)())
+    except PolygraphyException as error:
+        raise ExportError(_failure(onnx, compute_capabilities, log.errors or [str(error)])) from error
 
 
 def _tensorrt() -> Any:
@@ -131,49 +137,10 @@ def _tensorrt() -> Any:
     return tensorrt_rtx
 
 
-class _Messages(logging.Handler):
-    """Keeps what Polygraphy and TensorRT say."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.warnings: list[str] = []
-        self.errors: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Sort a record by its level."""
-        text = record.getMessage()
-        if _NO_GPU not in text:
-            (self.errors if record.levelno >= logging.ERROR else self.warnings).append(text)
-
-
-@contextmanager
-def _collected_messages() -> Iterator[_Messages]:
-    """Collect messages instead of printing them: Polygraphy's logger, which TensorRT's feeds, writes to stdout."""
-    from polygraphy.logger import G_LOGGER
-
-    ours = {"use_python_logging_system": True, "colors": False, "letter": False, "once_logged": set()}
-    messages, logger = _Messages(), logging.getLogger("Polygraphy")
-    with _one_build_at_a_time, G_LOGGER.verbosity(G_LOGGER.WARNING), warnings.catch_warnings():
-        # Polygraphy sets a timing cache, which TensorRT-RTX has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        theirs = {name: getattr(G_LOGGER, name) for name in ours}
-        propagate, logger.propagate = logger.propagate, False
-        logger.addHandler(messages)
-        try:
-            for name, value in ours.items():
-                setattr(G_LOGGER, name, value)
-            yield messages
-        finally:
-            for name, value in theirs.items():
-                setattr(G_LOGGER, name, value)
-            logger.removeHandler(messages)
-            logger.propagate = propagate
-
-
 def _refusal(onnx: Path, errors: Sequence[Any]) -> str:
     nodes = []
     for error in errors:
-        name, operator, reason = error.node_name(), error.node_operator(), _reason(error.desc())
+        name, operator, reason = error.node_name(), error.node_operator(), readable_reason(error.desc())
         nodes.append(f"{name} (operator {operator}): {reason.removeprefix(f'{name}: ')}" if operator else reason)
     more = f"; and {len(nodes) - _MOST_NODES_NAMED} more nodes" if len(nodes) > _MOST_NODES_NAMED else ""
     return (
@@ -185,20 +152,9 @@ def _refusal(onnx: Path, errors: Sequence[Any]) -> str:
 def _failure(onnx: Path, compute_capabilities: Sequence[ComputeCapability], errors: Sequence[str]) -> str:
     return (
         f"TensorRT-RTX {_tensorrt().__version__} could not build {onnx.name} for compute capability "
-        f"{', '.join(map(capability_text, compute_capabilities))}: {_reason(errors[0])}. "
+        f"{', '.join(map(capability_text, compute_capabilities))}: {readable_reason(errors[0])}. "
         "Choose other compute capabilities, other shapes or another variant."
     )
-
-
-def _reason(text: str) -> str:
-    """What is wrong, without the C++ around it."""
-    text = "\n".join(line for line in text.splitlines() if _NO_GPU not in line)
-    for pattern in _REASONS:
-        if match := pattern.search(text):
-            text = match[1]
-            break
-    text = " ".join(text.split()).rstrip(".?")
-    return "this operator is not supported" if text in ("", "false") else text
 
 
 def _first_line(text: str) -> str:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.manifest import Axis, Stage
 
-UNBOUNDED_BATCH_MAX = 8
-"""Largest batch by default. An engine reserves memory for its largest shapes, so this stays small."""
+UNBOUNDED_BATCH_MAX = 4
+"""Largest batch by default. An engine reserves memory for its largest shapes: 5 GB for the full-size Fourier image
+model at batch 4 and twice its image size, where 8 would take 10 GB."""
 
 _FORM = re.compile(r"([^=]+)=(\d+)(?::(\d+):(\d+))?", re.ASCII)
 _LARGEST_SIZE = 2**31 - 1
@@ -39,7 +40,7 @@ Profile = dict[str, InputShapes]
 def parse_shapes(shapes: Iterable[str], axes: Mapping[str, Axis]) -> dict[str, Sizes]:
     """Sizes of every axis: those given as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE` (fixed), defaults for the others.
 
-    By default min and opt are the axis' own. So is max where the axis has one; otherwise it is 8 for `batch` and
+    By default min and opt are the axis' own. So is max where the axis has one; otherwise it is 4 for `batch` and
     twice opt for the others. Sizes that are not a multiple of what the axis needs are rounded up.
 
     Raises:

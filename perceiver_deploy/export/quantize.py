@@ -56,7 +56,8 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Arrays]) -> Quan
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            # TensorRT reads no quantised bias
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
         )
     finally:
         logger.setLevel(level)

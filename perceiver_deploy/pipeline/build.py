@@ -91,6 +91,7 @@ def build_engine(
             **_profile_facts(sizes, profile),
             **facts,
         }
+        log.info("Built in %.1f s: %.1f MB", facts["seconds"], len(data) / 1e6)
         added = Engine(variant=variant, stage="full", file=f"engines/{name}.engine")
         staging.path(added.file).write_bytes(data)
         staging.path(f"engines/{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
