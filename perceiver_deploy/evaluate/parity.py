@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.manifest import Precision
 from perceiver_deploy.runtimes.session import Session
@@ -36,9 +37,12 @@ class Figures:
     non_finite: int
 
 
+_NO_FIGURES = Figures(np.inf, np.inf, 0.0, -np.inf, None, 0)
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """One output of one candidate at one case, and the bound on its relative L2."""
+    """One output of one candidate at one case, and the bound on its relative L2. `error` is why it did not run."""
 
     runtime: str
     variant: str
@@ -48,11 +52,12 @@ class Verdict:
     figures: Figures
     bound: float
     bound_reason: str
+    error: str | None = None
 
     @property
     def passed(self) -> bool:
         """A NaN never passes."""
-        return self.figures.non_finite == 0 and self.figures.relative_l2 <= self.bound
+        return self.error is None and self.figures.non_finite == 0 and self.figures.relative_l2 <= self.bound
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, `passed` included."""
@@ -93,10 +98,14 @@ def compare(result: NDArray[Any], reference: NDArray[Any]) -> Figures:
 
 
 def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
-    """Run every candidate on a sample and hold its outputs to their bounds."""
+    """Run every candidate on a sample and hold its outputs to their bounds. One that fails to run has not passed."""
     verdicts = []
     for candidate in candidates:
-        outputs = candidate.session.run(sample.inputs)
+        outputs, error = dict[str, NDArray[Any]](), None
+        try:
+            outputs = candidate.session.run(sample.inputs)
+        except PerceiverDeployError as problem:
+            error = str(problem)
         for name, reference in sample.float64.items():
             bound, reason = _bound(candidate.precision, compare(sample.float32[name], reference).relative_l2)
             verdicts.append(
@@ -106,9 +115,10 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
                     case=sample.name,
                     sizes=", ".join(f"{key} {list(array.shape)}" for key, array in sample.inputs.items()),
                     output=name,
-                    figures=compare(outputs[name], reference),
+                    figures=compare(outputs[name], reference) if error is None else _NO_FIGURES,
                     bound=bound,
                     bound_reason=reason,
+                    error=error,
                 )
             )
     return verdicts
@@ -127,9 +137,13 @@ def failure_text(verdicts: Sequence[Verdict]) -> str:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     worst = max(failed, key=lambda verdict: verdict.figures.relative_l2 / verdict.bound)
     figures = worst.figures
-    return (
+    where = (
         f"Parity failed in {len(failed)} of {len(verdicts)} comparisons. Worst: output {worst.output!r} of variant "
-        f"{worst.variant} in {worst.runtime} at case {worst.case!r} ({worst.sizes}): relative L2 "
-        f"{figures.relative_l2:.2e} (bound {worst.bound:.1e}, {worst.bound_reason}), max abs {figures.max_abs:.2e}, "
-        f"{figures.non_finite} values not finite."
+        f"{worst.variant} in {worst.runtime} at case {worst.case!r} ({worst.sizes})"
+    )
+    if worst.error is not None:
+        return f"{where}: {worst.error}."
+    return (
+        f"{where}: relative L2 {figures.relative_l2:.2e} (bound {worst.bound:.1e}, {worst.bound_reason}), "
+        f"max abs {figures.max_abs:.2e}, {figures.non_finite} values not finite."
     )

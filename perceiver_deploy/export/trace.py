@@ -59,7 +59,7 @@ def trace_model(model: nn.Module, signature: Signature) -> ir.Model:
 
 
 def _example(spec: TensorSpec, axes: dict[str, Axis]) -> torch.Tensor:
-    """An input at sizes above 1 that differ between axes, so that no two are taken for the same."""
+    """An input at sizes that differ between axes where the axes allow, so that no two are taken for the same."""
     sizes = {name: _traced_size(axis, offset) for offset, (name, axis) in enumerate(axes.items())}
     sizes["batch"] = _TRACED_BATCH
     shape = [size if isinstance(size, int) else sizes[size] for size in spec.shape]
@@ -69,11 +69,13 @@ def _example(spec: TensorSpec, axes: dict[str, Axis]) -> torch.Tensor:
 
 
 def _traced_size(axis: Axis, offset: int) -> int:
-    """A size near the least that is allowed: the graph is the same for all, and small ones trace fast."""
-    step = axis.multiple_of
-    size = max(axis.min, 2 + _TRACED_BATCH + offset)
-    size = -(-size // step) * step
-    return size if axis.max is None else min(size, axis.max)
+    """A size well above the least: where an inner size comes out as 1 while tracing, it is fixed to 1.
+
+    Nothing is computed while tracing, so a large size costs nothing.
+    """
+    size = max(axis.opt, 4 * axis.min) + axis.multiple_of * (offset + 2)
+    size = -(-size // axis.multiple_of) * axis.multiple_of
+    return size if axis.max is None else max(axis.min, min(size, axis.max - axis.multiple_of * offset))
 
 
 def _check_axes(model: ir.Model, signature: Signature) -> None:

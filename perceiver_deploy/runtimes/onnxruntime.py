@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.errors import BundleError, PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage
 from perceiver_deploy.runtimes.session import Session
 
@@ -33,7 +33,10 @@ class OnnxRuntimeSession(Session):
         self._names = [spec.name for spec in self.outputs]
 
     def _execute(self, inputs: Arrays) -> Arrays:
-        return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+        try:
+            return dict(zip(self._names, self._session.run(self._names, inputs), strict=True))
+        except Exception as error:  # a class of its own for every status code
+            raise PerceiverDeployError(f"onnxruntime failed while running: {error}") from error
 
     def _release(self) -> None:
         del self._session

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.errors import BundleError, PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage
 from perceiver_deploy.runtimes.session import Session
 
@@ -41,7 +41,10 @@ class OpenVinoSession(Session):
     def _execute(self, inputs: Arrays) -> Arrays:
         if not hasattr(self._local, "request"):
             self._local.request = self._model.create_infer_request()
-        results = self._local.request.infer(inputs, share_inputs=True)
+        try:
+            results = self._local.request.infer(inputs, share_inputs=True)
+        except RuntimeError as error:
+            raise PerceiverDeployError(f"openvino failed while running: {error}") from error
         return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
 
     def _release(self) -> None:
