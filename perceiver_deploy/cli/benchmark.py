@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.benchmark import Measurement
+    from perceiver_deploy.pipeline.benchmark import BenchmarkResult
 
 
 @click.command(
@@ -47,16 +46,17 @@ def command(
     result = benchmark_bundles(bundles, data=data, batches=batches, seconds=seconds, threads=threads, output=output)
 
     def show(console: Console) -> None:
-        show_measurements(console, result.measurements)
+        show_measurements(console, result)
         console.print(f"Reports: {result.report_json} and {result.report_html}")
 
     return Outcome(result.to_json(), show)
 
 
-def show_measurements(console: Console, measurements: Sequence[Measurement]) -> None:
+def show_measurements(console: Console, result: BenchmarkResult) -> None:
     """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
     from perceiver_deploy.cli.tables import make_table, megabytes, milliseconds, percent
 
+    measurements = result.measurements
     headers = ["candidate", "top-1", "same as eager"]
     for latency in measurements[0].latencies:
         headers += [f"batch {latency.batch} p50", "speed-up"]
@@ -67,7 +67,8 @@ def show_measurements(console: Console, measurements: Sequence[Measurement]) -> 
         for latency in m.latencies:
             row += [milliseconds(latency.percentile(50)), f"{m.speed_up[latency.batch]:.2f}x"]
         rows.append([*row, megabytes(m.file_bytes)])
-    console.print(make_table("Accuracy and speed, interleaved", [*headers, "size"], rows))
+    threads = result.environment["threads"]
+    console.print(make_table(f"Accuracy and speed, interleaved; threads: {threads}", [*headers, "size"], rows))
     if (accuracy := measurements[0].accuracy) is not None:
         low, high = accuracy.interval
         console.print(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.options import force_option, output_option, threads_option
+from perceiver_deploy.cli.options import force_option, output_option
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     example="perceiver-deploy demo -o demo",
 )
 @output_option
-@threads_option
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For every candidate.")
 @force_option
-def command(output: Path, threads: int | None, *, force: bool) -> Outcome:
+def command(output: Path, threads: int, *, force: bool) -> Outcome:
     """Export, quantise, compile, validate and measure a shipped, really trained checkpoint on its real test set."""
     from perceiver_deploy.errors import ParityError
     from perceiver_deploy.evaluate.parity import failure_text
@@ -41,7 +41,7 @@ def command(output: Path, threads: int | None, *, force: bool) -> Outcome:
 def _show(console: Console, result: DemoResult) -> None:
     from perceiver_deploy.cli.benchmark import show_measurements
 
-    show_measurements(console, result.benchmark.measurements)
+    show_measurements(console, result.benchmark)
     report = result.conversion.report
     checked, passed = len(result.validation.verdicts), sum(v.passed for v in result.validation.verdicts)
     console.print(f"Parity: {passed} of {checked} comparisons with eager float64 passed ({result.validation.report})")
