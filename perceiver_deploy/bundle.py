@@ -54,7 +54,7 @@ class Bundle:
             ) from None
         except OSError as error:
             raise BundleError(f"{path / MANIFEST_NAME} cannot be read: {error.strerror}.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path / MANIFEST_NAME} is not JSON: {error}. Export the checkpoint again.") from None
         version = document.get("schema_version") if isinstance(document, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -80,7 +80,7 @@ class Bundle:
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise BundleError(f"{relative!r} in {self.path} is a link that leaves the bundle. Replace it by the file.")
         try:
-            digest = sha256(path)
+            digest, size = sha256(path), path.stat().st_size
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}. Export the checkpoint again.") from error
         if digest != entry.sha256:
@@ -88,6 +88,8 @@ class Bundle:
                 f"{path} was changed after the bundle was written: sha256 is {digest[:12]}..., the manifest says "
                 f"{entry.sha256[:12]}.... Restore the file or export the checkpoint again."
             )
+        if size != entry.bytes:
+            raise BundleError(f"{path} has {size} bytes, the manifest says {entry.bytes}. Export the checkpoint again.")
         return path
 
     def variant(self, name: str) -> Variant:
@@ -154,12 +156,15 @@ def new_bundle(path: str | Path, *, replace: bool = False) -> Iterator[Staging]:
         BundleError: the path is taken, or the disk is full or read-only.
     """
     path = Path(path)
-    with _disk_errors(path):
+    with _disk_errors(path), _single_writer(path):
         ensure_absent(path, replace=replace)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _staging_directory(path) as root:
             yield Staging(root, {})
-            _put_in_place(root, path)
+            if replace:
+                _put_in_place(root, path)
+            else:
+                _put_where_nothing_is(root, path)
 
 
 @contextmanager
@@ -169,7 +174,7 @@ def changed_bundle(path: str | Path) -> Iterator[tuple[Staging, Bundle]]:
     with _disk_errors(path), _single_writer(path):
         bundle = Bundle.open(path)
         with _staging_directory(path) as root:
-            shutil.copytree(path, root, copy_function=_link_or_copy, dirs_exist_ok=True)
+            _link_files(bundle, root)
             yield Staging(root, dict(bundle.manifest.files)), bundle
             _put_in_place(root, path)
 
@@ -222,6 +227,27 @@ def _single_writer(path: Path) -> Iterator[None]:
         raise BundleError(f"{path} is being written by another process. Try again when it has finished.") from None
     finally:
         os.close(descriptor)
+
+
+def _link_files(bundle: Bundle, root: Path) -> None:
+    """Link the listed files and the reports; whatever else lies in the directory is garbage and stays behind."""
+    reports = [path for path in (bundle.path / REPORTS).rglob("*") if path.is_file()]
+    listed = [bundle.path / relative for relative in [MANIFEST_NAME, *bundle.manifest.files]]
+    for source in [*listed, *reports]:
+        target = root / source.relative_to(bundle.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.exists():
+            _link_or_copy(str(source), str(target))
+
+
+def _put_where_nothing_is(root: Path, path: Path) -> None:
+    """Make `root` appear at `path` unless something appeared there in the meantime."""
+    try:
+        root.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise BundleError(f"{path} appeared while it was being written; it was left as it is.") from None
 
 
 def _link_or_copy(source: str, target: str) -> str:

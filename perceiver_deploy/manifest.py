@@ -30,7 +30,7 @@ RuntimeName = Literal[
 
 def _inside_bundle(path: str) -> str:
     parts = PurePosixPath(path)
-    if not path or "\\" in path or parts.is_absolute() or ".." in parts.parts:
+    if not parts.parts or "\\" in path or "\0" in path or parts.is_absolute() or ".." in parts.parts:
         raise ValueError(f"path {path!r} leaves the bundle; expected a relative path without '..'")
     return path
 
@@ -54,6 +54,8 @@ class Axis(_Strict):
     def _ordered(self) -> Axis:
         if not self.min <= self.opt or (self.max is not None and self.opt > self.max):
             raise ValueError(f"axis needs min <= opt <= max, got {self.min}, {self.opt}, {self.max}")
+        if self.opt % self.multiple_of:
+            raise ValueError(f"opt must be a multiple of {self.multiple_of}, got {self.opt}")
         return self
 
     def problem(self, size: int) -> str | None:
@@ -161,6 +163,10 @@ class Manifest(_Strict):
         named |= {engine.file for engine in self.engines.values()}
         if self.files and (absent := sorted(named - self.files.keys())):
             raise ValueError(f"files has no digest for {', '.join(absent)}")
+        for stage in self.stages.values():
+            for spec in stage.inputs:
+                if unknown := [size for size in spec.shape if isinstance(size, str) and size not in self.axes]:
+                    raise ValueError(f"input {spec.name!r} has the axis {unknown[0]!r}, which axes does not describe")
         for name, engine in self.engines.items():
             if engine.variant not in self.variants:
                 raise ValueError(f"engine {name!r} is of variant {engine.variant!r}, which the bundle does not have")

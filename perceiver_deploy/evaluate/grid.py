@@ -38,7 +38,7 @@ def shape_grid(signature: Signature) -> list[Case]:
     cases = [Case("opt", {"batch": 1, **opt}), Case("odd", {"batch": 3, **odd})]
     if any(spec.name == _MASK_NAME for spec in signature.stage.inputs):
         cases += [Case(f"odd, {mask}", {"batch": 3, **odd}, mask) for mask in ("padded", "half", "fully masked row")]
-    cases.append(Case("min", {"batch": 2, **{name: axis.min for name, axis in free.items()}}))
+    cases.append(Case("min", {"batch": 2, **{name: _rounded_up(axis.min, axis) for name, axis in free.items()}}))
     if most != opt:
         bounded = all(axis.max is not None for axis in free.values())
         cases.append(Case("max" if bounded else "beyond opt", {"batch": 1, **most}))
@@ -66,15 +66,18 @@ def _odd_size(axis: Axis, offset: int) -> int:
     """About five eighths of opt, odd where the axis allows, different for each axis."""
     size = max(axis.opt * 5 // 8, axis.min) | 1
     size += 2 * offset
-    if axis.multiple_of > 1:
-        size = -(-size // axis.multiple_of) * axis.multiple_of
-    return size if axis.max is None else min(size, axis.max)
+    size = _rounded_up(size, axis)
+    return size if axis.max is None else min(size, _largest_size(axis))
 
 
 def _largest_size(axis: Axis) -> int:
     if axis.max is not None:
-        return axis.max
-    return -(-axis.opt * 5 // 4 // axis.multiple_of) * axis.multiple_of
+        return axis.max // axis.multiple_of * axis.multiple_of
+    return _rounded_up(-(-axis.opt * 5 // 4), axis)
+
+
+def _rounded_up(size: int, axis: Axis) -> int:
+    return -(-size // axis.multiple_of) * axis.multiple_of
 
 
 def _mask(shape: tuple[int, ...], kind: Mask) -> NDArray[np.int64]:

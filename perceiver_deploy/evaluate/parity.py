@@ -6,6 +6,7 @@ other precisions only catch broken graphs; their real judge is the task metric.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -60,8 +61,10 @@ class Verdict:
         return self.error is None and self.figures.non_finite == 0 and self.figures.relative_l2 <= self.bound
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, `passed` included."""
-        return {**asdict(self), "passed": self.passed}
+        """A plain dict, `passed` included. What is not finite is None: JSON has no word for it."""
+        document = asdict(self)
+        document["figures"] = {name: _finite(value) for name, value in document["figures"].items()}
+        return {**document, "bound": _finite(self.bound), "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Candidate:
     session: Session
     variant: str
     precision: Precision
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def compare(result: NDArray[Any], reference: NDArray[Any]) -> Figures:
@@ -104,6 +111,9 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
         outputs, error = dict[str, NDArray[Any]](), None
         try:
             outputs = candidate.session.run(sample.inputs)
+            for name, reference in sample.float64.items():
+                if outputs[name].shape != reference.shape:
+                    error = f"{name} has shape {outputs[name].shape}, expected {reference.shape}"
         except PerceiverDeployError as problem:
             error = str(problem)
         for name, reference in sample.float64.items():
@@ -127,7 +137,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
 def _bound(precision: Precision, eager_error: float) -> tuple[float, str]:
     if precision != "fp32":
         return BOUNDS[precision], f"stated for {precision}"
-    if EAGER_FACTOR * eager_error <= FP32_FLOOR:
+    if not math.isfinite(eager_error) or EAGER_FACTOR * eager_error <= FP32_FLOOR:
         return FP32_FLOOR, "floor for fp32"
     return EAGER_FACTOR * eager_error, f"{EAGER_FACTOR} x eager float32's own {eager_error:.1e}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,12 @@ def load_sample(path: Path) -> Sample:
         BundleError: the file is not such a sample.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             groups: dict[str, Arrays] = {"inputs": {}, "float64": {}, "float32": {}}
             for key in file.files:
                 group, _, name = key.partition(".")
                 if name:
                     groups[group][name] = file[key]
             return Sample(str(file["name"]), **groups)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BundleError(f"{path} is not a golden sample: {error}.") from error

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -52,7 +54,9 @@ def trace_model(model: nn.Module, signature: Signature) -> ir.Model:
             "Look for code that branches on a size or turns one into a Python number."
         ) from error
     assert program is not None
+    assert program.exported_program is not None
     exported = program.model
+    _check_bounds(exported, program.exported_program.range_constraints, signature)
     optimize(exported, signature)
     _check_axes(exported, signature)
     return exported
@@ -78,6 +82,26 @@ def _traced_size(axis: Axis, offset: int) -> int:
     return size if axis.max is None else max(axis.min, min(size, axis.max - axis.multiple_of * offset))
 
 
+def _check_bounds(model: ir.Model, ranges: Mapping[Any, Any], signature: Signature) -> None:
+    """Refuse a graph that holds for some sizes of an axis only: a branch on the size was traced one way.
+
+    The tracer takes for granted that no inner size is 1. Where `min` gives 1 inside, about twice as much gives 2, so
+    its lower bound may be as high as that; the graph is right below, which the gate tests at `min`.
+    """
+    bounds = {str(symbol): (interval.lower, interval.upper) for symbol, interval in ranges.items()}
+    for value, spec in zip(model.graph.inputs, signature.stage.inputs, strict=True):
+        assert value.shape is not None
+        for size, name in zip(value.shape, spec.shape, strict=True):
+            if not isinstance(name, str) or str(size) not in bounds:
+                continue
+            axis, (lower, upper) = signature.axes[name], bounds[str(size)]
+            if lower > max(2, 2 * axis.min) or upper < (axis.max or sys.maxsize):
+                raise ExportError(
+                    f"The traced graph holds for {name} of {spec.name} from {lower} to {upper} only, expected "
+                    f"{axis.min} to {axis.max or 'any size'}. Look for code that branches on a size."
+                )
+
+
 def _check_axes(model: ir.Model, signature: Signature) -> None:
     for value, spec in zip(
         [*model.graph.inputs, *model.graph.outputs], [*signature.stage.inputs, *signature.stage.outputs], strict=True
@@ -94,7 +118,8 @@ def _check_axes(model: ir.Model, signature: Signature) -> None:
 def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0].rstrip(".")
+    lines = str(error).strip().splitlines()
+    return " ".join(line.strip(" -") for line in lines[:2]).rstrip(".") if lines else type(error).__name__
 
 
 @contextlib.contextmanager

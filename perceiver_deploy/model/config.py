@@ -144,6 +144,10 @@ class PerceiverConfig:
         kind = "image" if self.task == "image_classification" else "text"
         if self.input.kind != kind:
             raise ValueError(f"task {self.task!r} takes {kind} input, the configuration has {self.input.kind!r}")
+        if self.input.kind == "text" and self.task == "masked_lm" and self.decoder.num_queries < self.input.max_length:
+            raise ValueError(
+                f"decoder.num_queries {self.decoder.num_queries} is less than input.max_length {self.input.max_length}"
+            )
         if self.labels is not None and len(self.labels) != self.decoder.output_channels:
             raise ValueError(f"{len(self.labels)} labels for {self.decoder.output_channels} outputs")
 

@@ -30,6 +30,6 @@ class PerceiverDecoder(nn.Module):
 
     def forward(self, latents: Tensor, num_queries: int) -> Tensor:
         """Decode the first `num_queries` queries; each is independent of the others."""
-        queries = self.queries[:num_queries].expand(latents.shape[0], -1, -1)
+        queries = self.queries.narrow(0, 0, num_queries).expand(latents.shape[0], -1, -1)
         decoded = self.cross_attention(queries, latents)
         return decoded if self.projection is None else self.projection(decoded)

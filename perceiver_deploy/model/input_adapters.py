@@ -23,7 +23,7 @@ class TextInputAdapter(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed tokens at their positions from 0."""
-        return self.embeddings(input_ids) + self.position_embeddings.weight[: input_ids.shape[1]]
+        return self.embeddings(input_ids) + self.position_embeddings.weight.narrow(0, 0, input_ids.shape[1])
 
 
 class ConvStem(nn.Module):

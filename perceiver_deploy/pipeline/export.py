@@ -138,8 +138,9 @@ def _gate(
             samples.append(sample)
             if run:
                 log.info("Parity gate: case %s", sample.name)
-                result.verdicts += judge([candidate], sample)
-                if not result.verdicts[-1].passed:
+                verdicts = judge([candidate], sample)
+                result.verdicts += verdicts
+                if not all(verdict.passed for verdict in verdicts):
                     return samples, sample
     result.capped = [f"{case.name} ({sizes_text(case.sizes)})" for case in capped]
     return samples, None

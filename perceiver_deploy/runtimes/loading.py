@@ -43,13 +43,15 @@ def load(
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1.")
+    name = _variant_name(opened, variant, precision)
+    chosen = opened.variant(name)
+    if "full" not in opened.manifest.stages or "full" not in chosen.files:
+        raise BundleError(f"{opened.path} has no stage 'full'; it has {', '.join(opened.manifest.stages)}.")
     stage, axes = opened.manifest.stages["full"], opened.manifest.axes
     if runtime == "torch":
         from perceiver_deploy.runtimes.torch import EagerSession, load_source_model
 
         return EagerSession(load_source_model(opened), stage, axes, threads=threads)
-    name = _variant_name(opened, variant, precision)
-    chosen = opened.variant(name)
     file = opened.file(chosen.files["full"])
     if _choose_runtime(runtime, chosen.runtimes, name) == "onnxruntime":
         from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession

@@ -45,7 +45,7 @@ class EagerSession(Session):
         self._model = model.eval().to(self._dtype)
 
     def _execute(self, inputs: Arrays) -> Arrays:
-        tensors = {name: self._torch.from_numpy(array) for name, array in inputs.items()}
+        tensors = {name: self._torch.tensor(array) for name, array in inputs.items()}
         tensors = {
             name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
         }

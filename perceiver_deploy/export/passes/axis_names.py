@@ -10,7 +10,7 @@ from perceiver_deploy.manifest import Signature
 
 
 def name_axes(model: ir.Model, signature: Signature) -> int:
-    """Rename the exporter's symbols (`s43`) to axis names, inside expressions too, and set the output shapes.
+    """Rename the exporter's symbols (`s43`) to axis names, inside expressions too.
 
     Requires: inputs and outputs in the order of the signature. Ensures: an input axis keeps its symbol only if two
     axes share one or it was fixed to a number (which the exporter's caller checks). Returns how many were renamed.
@@ -33,14 +33,6 @@ def name_axes(model: ir.Model, signature: Signature) -> int:
     for value in _values(model):
         if value.shape is not None:
             value.shape = renamed(value.shape)
-    for value, spec in zip(model.graph.outputs, signature.stage.outputs, strict=True):
-        assert value.shape is not None
-        value.shape = ir.Shape(
-            [
-                axis if isinstance(size, ir.SymbolicDim) else size
-                for size, axis in zip(value.shape, spec.shape, strict=True)
-            ]
-        )
     return len(names)
 
 

@@ -9,13 +9,18 @@ import onnx_ir as ir
 def transpose_weights(model: ir.Model) -> int:
     """Replace each `Transpose` of an initialiser by a transposed initialiser, named `NAME.transposed`.
 
-    Requires: nothing. Ensures: no Transpose of an initialiser is left; a weight used several times (weight-shared
-    blocks) is stored once. Returns how many nodes were removed.
+    Requires: nothing. Ensures: no Transpose of an initialiser is left, unless it is an output; a weight used several
+    times (weight-shared blocks) is stored once. Returns how many nodes were removed.
     """
     graph = model.graph
     removed = 0
     for node in list(graph):
-        if node.op_type != "Transpose" or not (source := node.inputs[0]) or not source.is_initializer():
+        if (
+            node.op_type != "Transpose"
+            or node.outputs[0].is_graph_output()
+            or not (source := node.inputs[0])
+            or not source.is_initializer()
+        ):
             continue
         perm = node.attributes.get_ints("perm", None)
         name = f"{source.name}.transposed" + ("" if perm in (None, (1, 0), [1, 0]) else "_" + "".join(map(str, perm)))

@@ -11,11 +11,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import ImagePreprocessing, Preprocessing, TextPreprocessing
-from perceiver_deploy.model.checkpoints.tensors import assign_tensors, read_tensors
+from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta, read_tensors
 from perceiver_deploy.model.config import (
     AttentionConfig,
     DecoderConfig,
@@ -27,7 +25,7 @@ from perceiver_deploy.model.config import (
     Semantics,
     TextInput,
 )
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.perceiver import PerceiverModel
 
 _IMAGE_SIZE = (224, 224)
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -69,8 +67,7 @@ def load_huggingface(directory: Path, document: dict[str, Any]) -> PerceiverMode
         CheckpointError: a class we do not know, a value we cannot honour, or tensors that do not fit.
     """
     config = _convert_config(document, directory)
-    with torch.device("meta"):
-        model = build_model(config)
+    model = build_on_meta(config, directory / "config.json")
     names = {name: _tensor_name(name, config) for name in model.state_dict()}
     assign_tensors(model, read_tensors(directory), names, directory)
     return model.eval()
@@ -87,7 +84,7 @@ def _convert_config(document: dict[str, Any], directory: Path) -> PerceiverConfi
     values = {**_DEFAULTS, **document}
     try:
         return _CONVERTERS[architecture](values, directory)
-    except (TypeError, ValueError, KeyError) as error:
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{directory / 'config.json'} has a value that cannot be used: {error}.") from error
 
 
@@ -223,14 +220,24 @@ _CONVERTERS = {
 def _image_preprocessing(directory: Path, image_size: tuple[int, int]) -> Preprocessing:
     """What `preprocessor_config.json` says, else what the published checkpoints use."""
     path = directory / "preprocessor_config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return _parse_preprocessing(json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}, image_size)
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path} has a value that cannot be used: {error}.") from error
+
+
+def _parse_preprocessing(values: dict[str, Any], image_size: tuple[int, int]) -> Preprocessing:
+    factor = values.get("rescale_factor", 1 / 255)
+    if not values.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-6:
+        raise ValueError(f"do_rescale {values.get('do_rescale')}, rescale_factor {factor}: only 1 / 255 is supported")
+    normalised = values.get("do_normalize", True)
     size = _height_width(values.get("size"), image_size)
     crop = _height_width(values.get("crop_size"), (round(size[0] * 256 / 224), round(size[1] * 256 / 224)))
     return ImagePreprocessing(
         size=size if values.get("do_resize", True) else None,
         crop_fraction=size[0] / crop[0] if values.get("do_center_crop", True) else None,
-        mean=values.get("image_mean", _IMAGE_MEAN),
-        std=values.get("image_std", _IMAGE_STD),
+        mean=values.get("image_mean", _IMAGE_MEAN) if normalised else (0, 0, 0),
+        std=values.get("image_std", _IMAGE_STD) if normalised else (1, 1, 1),
     )
 
 

@@ -64,7 +64,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{directory} is not a checkpoint: it has no {CONFIG_NAME}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON: {error}.") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not a JSON object.")
@@ -77,8 +77,9 @@ def _download(name: str) -> Path:
     try:
         directory = huggingface_hub.snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin"])
     except Exception as error:  # the hub's client raises a different family for every way to fail
+        reason = next(iter(str(error).splitlines()), "no reason given")
         raise MissingError(
             f"{name!r} is not a local directory and could not be downloaded from the Hugging Face hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Give the path of a local copy."
+            f"({type(error).__name__}: {reason}). Give the path of a local copy."
         ) from error
     return Path(directory)

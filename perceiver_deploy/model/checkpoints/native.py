@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save
 
-from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME, assign_tensors, read_tensors
+from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME, assign_tensors, build_on_meta, read_tensors
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.perceiver import PerceiverModel
 
 CONFIG_NAME = "config.json"
 
@@ -25,7 +24,6 @@ def save_checkpoint(model: PerceiverModel, directory: Path) -> None:
 def load_native(directory: Path, document: dict[str, Any]) -> PerceiverModel:
     """Build the model of `config.json` (parsed: `document`) and give it its weights."""
     config = PerceiverConfig.from_document(document, str(directory / CONFIG_NAME))
-    with torch.device("meta"):
-        model = build_model(config)
+    model = build_on_meta(config, directory / CONFIG_NAME)
     assign_tensors(model, read_tensors(directory), {name: name for name in model.state_dict()}, directory)
     return model.eval()

@@ -12,10 +12,25 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from perceiver_deploy.errors import CheckpointError
+from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import PerceiverModel, build_model
 
 SAFETENSORS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
 _SHOWN = 5
+
+
+def build_on_meta(config: PerceiverConfig, where: Path) -> PerceiverModel:
+    """The configuration's model without memory for its weights.
+
+    Raises:
+        CheckpointError: the values of the configuration do not make a model.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where} has a value that cannot be used: {error}.") from error
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -45,9 +60,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path} is a pickle that holds more than tensors, so it was not loaded: it could run code. "
             "Ask its author for a .safetensors file, or for one with a plain state dict."
         ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}). It may be truncated: copy it again.") from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). It may be truncated: copy it again."
+        ) from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
         raise CheckpointError(f"{path} is not a state dict: expected a dict of names to tensors.")
     return tensors
 
@@ -68,9 +87,19 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], names: Mappi
         for name, tensor in wanted.items()
         if names[name] in tensors and tensors[names[name]].shape != tensor.shape
     ]
+    mistyped = [
+        f"{names[name]} is {tensors[names[name]].dtype}"
+        for name, tensor in wanted.items()
+        if names[name] in tensors and tensors[names[name]].is_floating_point() != tensor.is_floating_point()
+    ]
     problems = [
         f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''})"
-        for what, found in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped))
+        for what, found in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshaped),
+            ("of another kind", mistyped),
+        )
         if found
     ]
     if problems:

@@ -1,0 +1,74 @@
+"""Set-up of every test: one torch thread, no telemetry, no network, and bundles that are exported once a session."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.factories import directory_content, small_model
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)  # the suite runs one process a core
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """`shared_bundle(kind)` is a bundle of `small_model(kind)`: READ ONLY, every test of the session sees the same.
+
+    The end of the session fails when a file of it was changed. A test that changes a bundle takes `copied_bundle`.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # shared by the workers
+    contents: dict[Path, dict[str, bytes]] = {}
+    failures: dict[Path, Exception] = {}
+
+    def export(kind: str, path: Path) -> None:
+        from perceiver_deploy.pipeline.export import export_model
+
+        with (root / f"{kind}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                export_model(small_model(kind), path)
+
+    def get(kind: str) -> Path:
+        path = root / f"shared-{kind}"
+        if path in failures:
+            raise failures[path]  # once is slow enough
+        if path not in contents:
+            try:
+                export(kind, path)
+            except Exception as error:
+                failures[path] = error
+                raise
+            contents[path] = directory_content(path)
+        return path
+
+    yield get
+    for path, content in contents.items():
+        assert directory_content(path) == content, f"a test changed {path}; it must use copied_bundle"
+
+
+@pytest.fixture
+def copied_bundle(shared_bundle: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """`copied_bundle(kind)` is a copy that the test may change."""
+
+    def get(kind: str) -> Path:
+        return Path(shutil.copytree(shared_bundle(kind), tmp_path / f"copied-{kind}"))
+
+    return get
+
+
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """Let torch use every core: for full-size models."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(1)

@@ -1,0 +1,181 @@
+"""The verbs as a user calls them: one process each, real files, exit codes and what is printed where."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+VERBS = ("demo", "train", "export", "convert", "build", "validate", "benchmark", "run", "inspect", "data", "doctor")
+
+
+def call(*arguments, **kwargs):
+    command = [sys.executable, "-m", "perceiver_deploy.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """The shipped digits model, exported and quantised by the command line."""
+    path = tmp_path_factory.mktemp("cli") / "digits.bundle"
+    exported = call("export", "digits", "-o", path, "--json")
+    assert exported.returncode == 0, exported.stderr
+    document = json.loads(exported.stdout)
+    assert document["task"] == "image_classification"
+    assert {verdict["passed"] for verdict in document["verdicts"]} == {True}
+    converted = call("convert", path, "--precision", "int8", "--calibration", "digits", "--json")
+    assert converted.returncode == 0, converted.stderr
+    report = json.loads(converted.stdout)["report"]
+    assert report["quantized"] == report["weight_gemms"] == 37
+    return path
+
+
+def test_help_answers_in_under_300_ms_and_names_every_verb():
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        result = call("--help")
+        times.append(time.perf_counter() - started)
+    assert all(verb in result.stdout for verb in VERBS)
+    assert min(times) < 0.3  # the least of five: others share the machine
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "data"])
+def test_every_verb_has_help_with_an_example(verb):
+    result = call(verb, "--help")
+    assert result.returncode == 0
+    assert "Example: perceiver-deploy" in result.stdout
+    assert "--json" in result.stdout
+
+
+def test_predicts_the_digit_in_a_png_with_every_runtime(bundle):
+    for runtime in ("onnxruntime", "openvino", "torch"):
+        result = call("run", bundle, "examples/seven.png", "--runtime", runtime, "--json")
+        assert result.returncode == 0, result.stderr
+        label, share = json.loads(result.stdout)[0]["classes"][0]
+        assert label == "7"
+        assert share > 0.9
+
+
+def test_validate_json_is_clean_and_covers_both_runtimes_and_variants(bundle):
+    result = call("validate", bundle, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    judged = {(verdict["runtime"], verdict["variant"]) for verdict in document["verdicts"]}
+    assert judged == {(runtime, variant) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")}
+    assert {"opt", "odd", "min"} <= {verdict["case"] for verdict in document["verdicts"]}
+    assert document["reference"] == "grid"
+
+
+def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tmp_path):
+    import onnx
+    from onnx import numpy_helper
+
+    from perceiver_deploy.bundle import changed_bundle
+
+    broken = tmp_path / "broken.bundle"
+    shutil.copytree(bundle, broken)
+    with changed_bundle(broken) as (staging, opened):
+        model = onnx.load(opened.path / "onnx/fp32.onnx")
+        weight = next(w for w in model.graph.initializer if w.name == "decoder.projection.weight.transposed")
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.001), weight.name))
+        staging.path("onnx/fp32.onnx").write_bytes(model.SerializeToString())
+        staging.finish(opened.manifest)
+    result = call("validate", broken)
+    assert result.returncode == 3
+    assert "Parity failed" in result.stderr
+    assert "'logits' of variant fp32" in result.stderr
+    assert "FAIL" in result.stdout
+
+
+def test_benchmark_writes_raw_samples_percentiles_and_environment(bundle, tmp_path):
+    result = call("benchmark", bundle, "--data", "digits", "--seconds", "0.2", "-o", tmp_path, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    names = [measurement["name"] for measurement in document["measurements"]]
+    assert names == ["eager fp32", *(f"{r} {v}" for v in ("fp32", "int8") for r in ("onnxruntime", "openvino"))]
+    for measurement in document["measurements"]:
+        assert measurement["accuracy"]["accuracy"] >= 0.97
+        assert [latency["batch"] for latency in measurement["latencies"]] == [1, 32]
+        for latency in measurement["latencies"]:
+            assert len(latency["samples"]) >= 10
+            assert latency["p50"] == pytest.approx(np.percentile(latency["samples"], 50))
+            assert min(latency["samples"]) <= latency["p50"] <= latency["p90"] <= latency["p99"]
+    assert document["environment"]["packages"]["onnxruntime"]
+    page = (tmp_path / "benchmark.html").read_text()
+    assert all(name in page for name in names)
+
+
+def test_inspect_shows_axes_operators_and_parameters(bundle):
+    document = json.loads(call("inspect", bundle, "--json").stdout)
+    assert document["axes"]["height"] == {"min": 1, "opt": 8, "max": None, "multiple_of": 1}
+    assert document["inputs"][0]["shape"] == ["batch", 3, "height", "width"]
+    assert document["parameters"] == 95268
+    operators = {graph["name"]: graph["operators"] for graph in document["graphs"]}
+    assert operators["fp32"]["Softmax"] == 6  # one cross-attention, 2 x 2 self-attentions, one decoder
+    assert operators["int8"]["QuantizeLinear"] > 0
+    onnx_file = json.loads(call("inspect", bundle / "onnx/fp32.onnx", "--json").stdout)
+    assert onnx_file["graphs"][0]["operators"] == operators["fp32"]
+
+
+def test_doctor_names_the_command_for_each_missing_extra():
+    document = json.loads(call("doctor", "--json").stdout)
+    extras = {extra["name"]: extra for extra in document["extras"]}
+    assert extras["cpu"]["install"] is None
+    assert extras["cuda"]["install"] == "pip install 'perceiver-deploy[cuda]'"
+
+
+def test_bad_input_exits_with_one_paragraph_and_writes_nothing(bundle, tmp_path):
+    (tmp_path / "no-image.png").write_text("not an image")
+    Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
+    changed = tmp_path / "changed.bundle"
+    shutil.copytree(bundle, changed)
+    (changed / "onnx/fp32.onnx").write_bytes(b"changed")
+    before = sorted(tmp_path.rglob("*"))
+    cases = [
+        (("export", tmp_path / "absent", "-o", tmp_path / "out"), 1, "does not exist"),
+        (("export", "digits", "-o", bundle), 1, "--force"),
+        (("export", "deepmind/no-such", "-o", tmp_path / "out"), 5, "could not be downloaded"),
+        (("run", bundle, tmp_path / "no-image.png"), 1, "cannot be read as an image"),
+        (("run", bundle, tmp_path / "absent.png"), 1, "does not exist"),
+        (("run", changed, tmp_path / "image.png"), 1, "was changed"),
+        (("run", bundle, tmp_path / "image.png", "--variant", "fp16"), 1, "has no variant 'fp16'"),
+        (("run", bundle, tmp_path / "image.png", "--runtime", "tpu"), 2, "no runtime 'tpu'"),
+        (("validate", tmp_path), 1, "is not a bundle"),
+        (("convert", bundle, "--precision", "int8", "--calibration", "digits"), 1, "--force"),
+        (("convert", bundle, "--precision", "int8", "--calibration", "absent.npz", "--force"), 1, "absent.npz"),
+        (("convert", bundle, "--precision", "int4", "--calibration", "digits"), 2, "int4"),
+        (("train", "absent", "-o", tmp_path / "out"), 2, "no recipe 'absent'"),
+        (("inspect", tmp_path / "no-image.png"), 1, "is not an ONNX file"),
+        (("benchmark", bundle, "--data", "absent"), 2, "no data set 'absent'"),
+        (("nonsense",), 2, "No such command"),
+    ]
+    for arguments, code, words in cases:
+        result = call(*arguments, "--quiet") if arguments != ("nonsense",) else call(*arguments)
+        assert result.returncode == code, (arguments, result.stderr)
+        assert words in result.stderr, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr
+        assert result.stdout == ""
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_debug_shows_the_stack_trace(tmp_path):
+    result = call("validate", tmp_path, "--debug")
+    assert "Traceback" in result.stderr
+    assert result.returncode == 1
+
+
+def test_telemetry_of_onnxruntime_is_off_unless_the_user_set_it():
+    program = "import perceiver_deploy, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    for given, expected in ((None, "1"), ("0", "0")):
+        environment = {} if given is None else {"ORT_DISABLE_TELEMETRY": given}
+        result = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        assert result.stdout.strip() == expected

@@ -1,0 +1,29 @@
+import dataclasses
+import json
+
+import pytest
+
+from perceiver_deploy.errors import CheckpointError
+from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import build_model
+from tests.factories import KINDS, small_config
+
+
+def test_a_masked_lm_with_fewer_queries_than_its_maximal_length_is_refused():
+    """Its logits would silently end before the input does."""
+    config = small_config("masked_lm")
+    with pytest.raises(ValueError, match="num_queries"):
+        build_model(dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, num_queries=4)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_configuration_survives_a_round_trip_through_its_json(kind):
+    config = small_config(kind)
+    assert PerceiverConfig.from_document(json.loads(config.to_json()), "here") == config
+
+
+def test_a_configuration_with_labels_that_do_not_match_its_outputs_is_refused():
+    document = json.loads(small_config("fourier").to_json())
+    document["labels"] = ["only one"]
+    with pytest.raises(CheckpointError, match=r"here is not a Perceiver configuration: .*1 labels for 5 outputs"):
+        PerceiverConfig.from_document(document, "here")

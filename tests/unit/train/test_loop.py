@@ -1,0 +1,112 @@
+"""The training loop on the digits recipe, a few steps of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from perceiver_deploy.bundle import sha256
+from perceiver_deploy.data.datasets import load_dataset
+from perceiver_deploy.errors import CheckpointError, PerceiverDeployError, UsageError
+from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint
+from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.pipeline import training
+from perceiver_deploy.train.loop import fit, predict
+from perceiver_deploy.train.recipes import find_recipe
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The digits recipe cut to a few steps, with dropout, so that its generator has to be resumed too."""
+    digits = find_recipe("digits")
+    return dataclasses.replace(
+        digits, steps=STEPS, warmup_steps=10, config=dataclasses.replace(digits.config, dropout=0.1)
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+def fresh(recipe):
+    torch.manual_seed(0)
+    return build_model(recipe.config)
+
+
+def test_loss_falls_over_the_first_steps(recipe, data):
+    losses = fit(fresh(recipe), recipe, data.train, seed=0).values
+    assert losses[0] == pytest.approx(np.log(10), abs=0.5)  # ten classes, nothing known yet
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_a_resumed_run_gives_the_same_numbers_as_one_that_was_not_stopped(recipe, data, tmp_path):
+    whole = fresh(recipe)
+    expected = fit(whole, recipe, data.train, seed=3).values
+    first = fit(fresh(recipe), recipe, data.train, seed=3, directory=tmp_path, stop_at=25).values
+    torch.manual_seed(12345)  # whatever happened in between
+    resumed = build_model(recipe.config)
+    rest = fit(resumed, recipe, data.train, seed=3, directory=tmp_path)
+    assert rest.first_step == 25
+    assert first + rest.values == expected
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(recipe, data):
+    broken = fresh(recipe)
+    with torch.no_grad():
+        broken.encoder.latents.fill_(float("nan"))
+    with pytest.raises(PerceiverDeployError, match="loss is nan at step 0"):
+        fit(broken, recipe, data.train, seed=0)
+
+
+def test_learning_rate_warms_up_then_falls_to_zero(recipe):
+    factors = [recipe.rate_factor(step) for step in range(STEPS + 1)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[9] == 1
+    assert factors[-1] == pytest.approx(0)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
+
+
+def test_unknown_recipe_is_refused_with_a_list():
+    with pytest.raises(UsageError, match="no recipe 'moon'; expected one of digits"):
+        find_recipe("moon")
+
+
+def test_train_recipe_writes_a_checkpoint_with_its_metric_and_refuses_to_mix_runs(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "find_recipe", lambda name: recipe)
+    output = tmp_path / "run"
+    result = training.train_recipe("digits", output, seed=1)
+    record = json.loads((output / "training.json").read_text())
+    assert record["sha256"] == sha256(output / "model.safetensors") == result.sha256
+    assert record["value"] == result.value > 0.2  # chance is 0.1
+    assert "checkpoint" not in record
+    with pytest.raises(CheckpointError, match="--resume"):
+        training.train_recipe("digits", output, seed=1)
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        training.train_recipe("digits", output, seed=2, resume=True)
+    again = training.train_recipe("digits", output, seed=1, resume=True)
+    assert again.value == result.value
+
+
+def test_shipped_digits_checkpoint_is_small_and_reaches_its_recorded_metric(data):
+    folder = SHIPPED / "digits"
+    record = json.loads((folder / "training.json").read_text())
+    assert (folder / "model.safetensors").stat().st_size < 1e6
+    assert record["sha256"] == sha256(folder / "model.safetensors")
+    assert record["value"] >= 0.97
+    hits = predict(load_checkpoint("digits"), data.test).argmax(-1) == data.test.targets
+    assert hits.mean() == pytest.approx(record["value"], abs=1 / 450)  # one digit may fall either way
+
+
+@pytest.mark.full
+def test_the_whole_digits_recipe_reaches_97_percent(tmp_path):
+    assert training.train_recipe("digits", tmp_path / "digits").value >= 0.97
