@@ -1,6 +1,6 @@
 """Write the README's tables from the figures in results/. With --check, say whether they agree instead.
 
-    python benchmarks/readme_tables.py [--check]
+python benchmarks/readme_tables.py [--check]
 """
 
 from __future__ import annotations
