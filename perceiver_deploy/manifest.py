@@ -6,6 +6,8 @@ The JSON schema generated from these classes is published as `bundle.schema.json
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
 
-Task = Literal["masked_lm", "text_classification", "image_classification"]
+Task = Literal[
+    "masked_lm",
+    "text_classification",
+    "multitask_text",
+    "image_classification",
+    "optical_flow",
+    "multimodal_autoencoding",
+    "audio_classification",
+    "video_classification",
+    "audiovisual_classification",
+    "point_cloud_classification",
+    "entities",
+]
 StageName = Literal["full", "encoder", "decoder"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 RuntimeName = Literal[
@@ -70,13 +84,17 @@ class Axis(_Strict):
 
 
 class TensorSpec(_Strict):
-    """One input or output: name, NumPy dtype, shape of sizes and axis names, and the values it may take."""
+    """One input or output: name, NumPy dtype, shape, and the values it may take.
+
+    A size is a number, the name of an axis, or an expression of axes (`16*queries_audio`, `samples/16`); `maximum` may
+    be an expression too (`frames*height*width-1`). See `evaluate_size`.
+    """
 
     name: str
     dtype: Literal["float32", "float16", "int64", "uint8", "int16"]
     shape: tuple[int | str, ...]
     minimum: int | None = None
-    maximum: int | None = None
+    maximum: int | str | None = None
 
 
 class Stage(_Strict):
@@ -84,6 +102,29 @@ class Stage(_Strict):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+def evaluate_size(size: int | str, sizes: Mapping[str, int]) -> int:
+    """The number that a size of a shape stands for, given the sizes of the axes.
+
+    An expression is a product of numbers and axes, with whole divisions, and a number subtracted at the end.
+
+    Raises:
+        KeyError: an axis that `sizes` does not have.
+    """
+    if isinstance(size, int):
+        return size
+    product, _, subtracted = size.partition("-")
+    value = 1
+    for operator, factor in re.findall(r"(^|[*/])(\w+)", product):
+        number = int(factor) if factor.isdigit() else sizes[factor]
+        value = value // number if operator == "/" else value * number
+    return value - int(subtracted or 0)
+
+
+def axes_of(size: int | str) -> list[str]:
+    """Names of the axes that a size of a shape names."""
+    return [] if isinstance(size, int) else re.findall(r"[a-z]\w*", size)
 
 
 class Signature(_Strict):
@@ -165,7 +206,7 @@ class Manifest(_Strict):
             raise ValueError(f"files has no digest for {', '.join(absent)}")
         for stage in self.stages.values():
             for spec in stage.inputs:
-                if unknown := [size for size in spec.shape if isinstance(size, str) and size not in self.axes]:
+                if unknown := [name for size in spec.shape for name in axes_of(size) if name not in self.axes]:
                     raise ValueError(f"input {spec.name!r} has the axis {unknown[0]!r}, which axes does not describe")
         for name, engine in self.engines.items():
             if engine.variant not in self.variants:

@@ -11,17 +11,8 @@ import torch
 from torch import nn
 
 from perceiver_deploy.manifest import ImagePreprocessing, TextPreprocessing
-from perceiver_deploy.model.config import (
-    AttentionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    FourierPositions,
-    ImageInput,
-    LearnedPositions,
-    PerceiverConfig,
-    Semantics,
-    TextInput,
-)
+from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
+from perceiver_deploy.model.input_config import FourierPositions, ImageInput, LearnedPositions, TextInput
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
 
 IMAGE_KINDS = ("fourier", "conv", "learned")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.manifest import Axis, ImagePreprocessing, Preprocessing, Signature, TensorSpec
+from perceiver_deploy.manifest import Axis, ImagePreprocessing, Preprocessing, Signature, TensorSpec, evaluate_size
 
 Mask = Literal["none", "padded", "half", "fully masked row"]
 _MASK_NAME = "attention_mask"
@@ -26,7 +26,7 @@ class Case:
 
     def shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The shape of an input at this case."""
-        return tuple(size if isinstance(size, int) else self.sizes[size] for size in spec.shape)
+        return tuple(evaluate_size(size, self.sizes) for size in spec.shape)
 
 
 def shape_grid(signature: Signature) -> list[Case]:
@@ -54,7 +54,8 @@ def make_inputs(signature: Signature, case: Case, preprocessing: Preprocessing |
         if spec.name == _MASK_NAME:
             inputs[spec.name] = _mask(shape, case.mask)
         elif spec.minimum is not None and spec.maximum is not None:
-            inputs[spec.name] = rng.integers(spec.minimum, spec.maximum, shape, dtype=spec.dtype, endpoint=True)
+            most = evaluate_size(spec.maximum, case.sizes)
+            inputs[spec.name] = rng.integers(spec.minimum, most, shape, dtype=spec.dtype, endpoint=True)
         elif isinstance(preprocessing, ImagePreprocessing):
             inputs[spec.name] = _pixels(shape, preprocessing, rng)
         else:

@@ -17,7 +17,7 @@ from torch import nn
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.attention import TRANSLATIONS
 from perceiver_deploy.export.passes import optimize
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
 
 OPSET = 20
 _TRACED_BATCH = 2
@@ -66,10 +66,10 @@ def _example(spec: TensorSpec, axes: dict[str, Axis]) -> torch.Tensor:
     """An input at sizes that differ between axes where the axes allow, so that no two are taken for the same."""
     sizes = {name: _traced_size(axis, offset) for offset, (name, axis) in enumerate(axes.items())}
     sizes["batch"] = _TRACED_BATCH
-    shape = [size if isinstance(size, int) else sizes[size] for size in spec.shape]
+    shape = [evaluate_size(size, sizes) for size in spec.shape]
     if spec.dtype == "float32":
         return torch.zeros(shape)
-    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+    return torch.zeros(shape, dtype=getattr(torch, spec.dtype))
 
 
 def _traced_size(axis: Axis, offset: int) -> int:
@@ -92,7 +92,7 @@ def _check_bounds(model: ir.Model, ranges: Mapping[Any, Any], signature: Signatu
     for value, spec in zip(model.graph.inputs, signature.stage.inputs, strict=True):
         assert value.shape is not None
         for size, name in zip(value.shape, spec.shape, strict=True):
-            if not isinstance(name, str) or str(size) not in bounds:
+            if name not in signature.axes or str(size) not in bounds:
                 continue
             axis, (lower, upper) = signature.axes[name], bounds[str(size)]
             if lower > max(2, 2 * axis.min) or upper < (axis.max or sys.maxsize):

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import Preprocessing, Task
+from perceiver_deploy.model.input_config import Input
 
 FORMAT = "perceiver-deploy"
 FORMAT_VERSION = 1
@@ -33,9 +34,17 @@ class AttentionConfig:
     use_query_residual: bool = True
 
 
+Sharing = Literal["all", "from_second", "none"]
+"""Which repetitions of a layer share weights: all, all but the first, or none."""
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One cross-attention, then `num_blocks` times the same `num_self_attends_per_block` layers."""
+    """Latents in `num_blocks` blocks of self-attention, the first ones each behind a cross-attention to the inputs.
+
+    Perceiver IO has one cross-attention and shares the weights of all blocks; Perceiver has several, and shares their
+    weights from the second on.
+    """
 
     __pydantic_config__ = _FORBID_EXTRA
     num_latents: int
@@ -44,70 +53,40 @@ class EncoderConfig:
     num_self_attends_per_block: int
     cross_attention: AttentionConfig
     self_attention: AttentionConfig
+    num_cross_attentions: int = 1
+    cross_attention_sharing: Sharing = "from_second"
+    block_sharing: Sharing = "all"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_cross_attentions <= self.num_blocks:
+            raise ValueError(f"num_cross_attentions {self.num_cross_attentions} for num_blocks {self.num_blocks}")
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """`num_queries` trainable queries, one cross-attention, and a projection unless `output_channels` is None."""
+    """Queries attend to the latents once, then a projection unless `output_channels` is None.
 
-    __pydantic_config__ = _FORBID_EXTRA
-    num_queries: int
-    query_channels: int
-    cross_attention: AttentionConfig
-    output_channels: int | None
-
-
-@dataclass(frozen=True)
-class FourierPositions:
-    """sin and cos of positions in [-1, 1] at `num_bands` frequencies from 1 to half of `max_resolution`."""
-
-    __pydantic_config__ = _FORBID_EXTRA
-    num_bands: int
-    max_resolution: tuple[int, ...]
-    kind: Literal["fourier"] = "fourier"
-
-
-@dataclass(frozen=True)
-class LearnedPositions:
-    """A trainable table over a grid of `index_dims`, projected to `projection_channels` unless that is None."""
-
-    __pydantic_config__ = _FORBID_EXTRA
-    index_dims: tuple[int, ...]
-    channels: int
-    projection_channels: int | None = None
-    kind: Literal["learned"] = "learned"
-
-
-@dataclass(frozen=True)
-class TextInput:
-    """Token embeddings plus learned positions."""
-
-    __pydantic_config__ = _FORBID_EXTRA
-    vocab_size: int
-    max_length: int
-    channels: int
-    kind: Literal["text"] = "text"
-
-
-@dataclass(frozen=True)
-class ImageInput:
-    """Pixels, as they are or through a stem, concatenated with positions.
-
-    `stem`: "pixels" (none), "conv1x1" (one 1x1 convolution) or "conv" (7x7 convolution, batch norm, ReLU, max pool:
-    a quarter of height and width). `stem_channels` is None for "pixels".
+    `num_queries` trainable queries, or None where the task makes queries of other things. `label_query_channels`:
+    channels of the trainable query of the label in multimodal autoencoding.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
-    stem: Literal["pixels", "conv1x1", "conv"]
-    positions: Annotated[FourierPositions | LearnedPositions, Field(discriminator="kind")]
-    stem_channels: int | None = None
-    image_size: tuple[int, int] = (224, 224)
-    image_channels: int = 3
-    kind: Literal["image"] = "image"
+    num_queries: int | None
+    query_channels: int
+    cross_attention: AttentionConfig
+    output_channels: int | None
+    label_query_channels: int = 1024
+    kind: Literal["query"] = "query"
 
-    def __post_init__(self) -> None:
-        if (self.stem == "pixels") != (self.stem_channels is None):
-            raise ValueError(f"stem {self.stem!r} with stem_channels {self.stem_channels}: only 'pixels' has none")
+
+@dataclass(frozen=True)
+class MeanDecoderConfig:
+    """The mean of the latents, normed where `norm` says so, projected: how Perceiver classifies."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    output_channels: int
+    norm: bool = False
+    kind: Literal["mean"] = "mean"
 
 
 @dataclass(frozen=True)
@@ -131,9 +110,9 @@ class PerceiverConfig:
 
     __pydantic_config__ = _FORBID_EXTRA
     task: Task
-    input: Annotated[TextInput | ImageInput, Field(discriminator="kind")]
+    input: Input
     encoder: EncoderConfig
-    decoder: DecoderConfig
+    decoder: Annotated[DecoderConfig | MeanDecoderConfig, Field(discriminator="kind")]
     semantics: Semantics = field(default_factory=Semantics)
     dropout: float = 0.0
     initializer_range: float = 0.02
@@ -141,13 +120,12 @@ class PerceiverConfig:
     preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
-        kind = "image" if self.task == "image_classification" else "text"
-        if self.input.kind != kind:
-            raise ValueError(f"task {self.task!r} takes {kind} input, the configuration has {self.input.kind!r}")
-        if self.input.kind == "text" and self.task == "masked_lm" and self.decoder.num_queries < self.input.max_length:
+        if self.input.kind not in _INPUT_KINDS[self.task]:
             raise ValueError(
-                f"decoder.num_queries {self.decoder.num_queries} is less than input.max_length {self.input.max_length}"
+                f"task {self.task!r} takes {' or '.join(_INPUT_KINDS[self.task])} input, not {self.input.kind!r}"
             )
+        if isinstance(self.decoder, MeanDecoderConfig) and not self.task.endswith("_classification"):
+            raise ValueError(f"task {self.task!r} needs a decoder with queries, not the mean of the latents")
         if self.labels is not None and len(self.labels) != self.decoder.output_channels:
             raise ValueError(f"{len(self.labels)} labels for {self.decoder.output_channels} outputs")
 
@@ -185,4 +163,17 @@ class PerceiverConfig:
         return dataclasses.replace(self, labels=labels)
 
 
+_INPUT_KINDS: dict[Task, tuple[str, ...]] = {
+    "masked_lm": ("text",),
+    "text_classification": ("text",),
+    "multitask_text": ("text",),
+    "image_classification": ("image",),
+    "optical_flow": ("flow",),
+    "multimodal_autoencoding": ("multimodal",),
+    "audio_classification": ("audio",),
+    "video_classification": ("video",),
+    "audiovisual_classification": ("multimodal",),
+    "point_cloud_classification": ("points",),
+    "entities": ("entities",),
+}
 _ADAPTER = TypeAdapter(PerceiverConfig)

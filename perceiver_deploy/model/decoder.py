@@ -1,4 +1,4 @@
-"""The decoder: output queries attend to the latents once."""
+"""Decoders: output queries attend to the latents once, or the latents are averaged."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.model.attention import AttentionLayer
-from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.config import DecoderConfig, MeanDecoderConfig, PerceiverConfig
 
 
 class PerceiverDecoder(nn.Module):
-    """Latents [batch, num_latents, d_latents] to [batch, queries, output channels], with trainable queries."""
+    """Latents [batch, num_latents, d_latents] and queries [1 or batch, queries, query channels] to outputs.
 
-    def __init__(self, config: PerceiverConfig) -> None:
+    `queries` [num_queries, query channels] are trainable, or None where the task makes queries of other things. Each
+    query is answered independently of the others, so they can be decoded in chunks.
+    """
+
+    def __init__(self, config: PerceiverConfig, decoder: DecoderConfig) -> None:
         super().__init__()
-        decoder = config.decoder
-        self.queries = nn.Parameter(torch.empty(decoder.num_queries, decoder.query_channels))
-        nn.init.trunc_normal_(self.queries, std=config.initializer_range)
+        self.queries = None
+        if decoder.num_queries is not None:
+            self.queries = nn.Parameter(torch.empty(decoder.num_queries, decoder.query_channels))
+            nn.init.trunc_normal_(self.queries, std=config.initializer_range)
         self.cross_attention = AttentionLayer(
             decoder.cross_attention,
             config.semantics,
@@ -28,8 +33,22 @@ class PerceiverDecoder(nn.Module):
             None if decoder.output_channels is None else nn.Linear(decoder.query_channels, decoder.output_channels)
         )
 
-    def forward(self, latents: Tensor, num_queries: int) -> Tensor:
-        """Decode the first `num_queries` queries; each is independent of the others."""
-        queries = self.queries.narrow(0, 0, num_queries).expand(latents.shape[0], -1, -1)
-        decoded = self.cross_attention(queries, latents)
+    def forward(self, latents: Tensor, queries: Tensor) -> Tensor:
+        """Decode to [batch, queries, output channels]."""
+        decoded = self.cross_attention(queries.expand(latents.shape[0], -1, -1), latents)
         return decoded if self.projection is None else self.projection(decoded)
+
+
+class MeanDecoder(nn.Module):
+    """Latents [batch, num_latents, d_latents] to class logits [batch, classes], by their mean."""
+
+    def __init__(self, config: PerceiverConfig, decoder: MeanDecoderConfig) -> None:
+        super().__init__()
+        d_latents = config.encoder.d_latents
+        self.norm = nn.LayerNorm(d_latents, config.semantics.layer_norm_eps) if decoder.norm else None
+        self.projection = nn.Linear(d_latents, decoder.output_channels)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Classify."""
+        mean = latents.mean(dim=1)
+        return self.projection(mean if self.norm is None else self.norm(mean))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceiver_deploy.model.config import ImageInput, TextInput
+from perceiver_deploy.model.input_config import ImageInput, TextInput
 from perceiver_deploy.model.positions import build_positions
 
 

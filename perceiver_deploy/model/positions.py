@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.model.config import FourierPositions, LearnedPositions
+from perceiver_deploy.model.input_config import FourierPositions, LearnedPositions
 
 
 def linear_positions(size: int, device: torch.device) -> Tensor:
@@ -19,7 +19,7 @@ def linear_positions(size: int, device: torch.device) -> Tensor:
     Written so that `size` may be symbolic when the model is traced, which `torch.linspace` does not allow.
     """
     index = torch.arange(size, dtype=torch.float64, device=device)
-    last = index[-1:]
+    last = torch.full((), size - 1, dtype=torch.float64, device=device)
     step = (2 / last.clamp(min=1)).to(torch.float32).to(torch.float64)
     rising = -1 + index * step
     falling = 1 - (last - index) * step
@@ -33,6 +33,20 @@ def grid_positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
+def indexed_positions(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Positions float32 [queries, dimensions] of flat indices [queries] into a grid: -1 + 2 * index / size.
+
+    This is the grid that DeepMind decodes subsampled outputs on; it differs from that of `linear_positions`.
+    """
+    positions = []
+    rest = indices
+    for size in reversed(sizes):
+        above = torch.div(rest, size, rounding_mode="floor")
+        positions.append(-1 + (2 * (rest - above * size)).to(torch.float32) / size)
+        rest = above
+    return torch.stack(positions[::-1], dim=-1)
+
+
 class FourierEncoding(nn.Module):
     """Fourier features of positions: sin and cos at frequencies evenly spaced from 1 to half the maximal resolution.
 
@@ -41,7 +55,7 @@ class FourierEncoding(nn.Module):
 
     def __init__(self, config: FourierPositions) -> None:
         super().__init__()
-        self.channels = len(config.max_resolution) * (2 * config.num_bands + 1)
+        self.channels = config.channels
         # Python numbers, because a buffer would change its dtype with the model's
         self._frequencies = [
             torch.linspace(1.0, size / 2, config.num_bands, device="cpu").tolist()  # noqa: TID251 - a constant
@@ -53,9 +67,9 @@ class FourierEncoding(nn.Module):
         return self.features(grid_positions(sizes, like.device)).to(like.dtype)
 
     def features(self, positions: Tensor) -> Tensor:
-        """Features float32 [points, channels] of positions float32 [points, dimensions]."""
+        """Features float32 [..., channels] of positions float32 [..., dimensions]."""
         frequencies = torch.tensor(self._frequencies, dtype=torch.float32, device=positions.device)
-        angles = math.pi * (positions[:, :, None] * frequencies).flatten(1)
+        angles = math.pi * (positions[..., None] * frequencies).flatten(-2)
         return torch.cat([positions, torch.sin(angles), torch.cos(angles)], dim=-1)
 
 

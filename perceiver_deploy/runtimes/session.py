@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import InputError, PerceiverDeployError
-from perceiver_deploy.manifest import Axis, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Stage, TensorSpec, evaluate_size
 
 
 class Session(ABC):
@@ -80,8 +80,11 @@ def check_inputs(
         if spec.name not in inputs:
             raise InputError(f"Input {spec.name!r} is missing. The inputs are: {expected}.")
         _check_array(inputs[spec.name], spec)
-        _check_sizes(inputs[spec.name].shape, spec, axes, sizes)
-        _check_values(inputs[spec.name], spec)
+        _check_axes(inputs[spec.name].shape, spec, axes, sizes)
+    found = {name: size for name, (size, _) in sizes.items()}
+    for spec in specs:
+        _check_expressions(inputs[spec.name].shape, spec, found)
+        _check_values(inputs[spec.name], spec, found)
 
 
 def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:
@@ -99,13 +102,15 @@ def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:
         )
 
 
-def _check_sizes(
+def _check_axes(
     shape: tuple[int, ...], spec: TensorSpec, axes: Mapping[str, Axis], sizes: dict[str, tuple[int, str]]
 ) -> None:
     for size, wanted in zip(shape, spec.shape, strict=True):
         if isinstance(wanted, int):
             if size != wanted:
                 raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)}.")
+            continue
+        if wanted not in axes:
             continue
         if problem := axes[wanted].problem(size):
             raise InputError(
@@ -117,13 +122,20 @@ def _check_sizes(
             raise InputError(f"Inputs {first!r} and {spec.name!r} must have the same {wanted}, got {bound} and {size}.")
 
 
-def _check_values(array: NDArray[np.generic], spec: TensorSpec) -> None:
+def _check_expressions(shape: tuple[int, ...], spec: TensorSpec, sizes: Mapping[str, int]) -> None:
+    """Sizes that follow from axes of any input, as `samples/16` does."""
+    expected = [evaluate_size(size, sizes) for size in spec.shape]
+    if list(shape) != expected:
+        raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)} = {expected}.")
+
+
+def _check_values(array: NDArray[np.generic], spec: TensorSpec, sizes: Mapping[str, int]) -> None:
     if array.size == 0:
         return
     if spec.minimum is not None and (least := int(array.min())) < spec.minimum:
         raise InputError(f"Input {spec.name!r} holds the value {least}; expected at least {spec.minimum}.")
-    if spec.maximum is not None and (most := int(array.max())) > spec.maximum:
-        raise InputError(f"Input {spec.name!r} holds the value {most}; expected at most {spec.maximum}.")
+    if spec.maximum is not None and (most := int(array.max())) > (bound := evaluate_size(spec.maximum, sizes)):
+        raise InputError(f"Input {spec.name!r} holds the value {most}; expected at most {bound}.")
 
 
 def _shape_text(spec: TensorSpec) -> str:

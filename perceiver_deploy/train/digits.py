@@ -9,14 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from perceiver_deploy.data.digits import PREPROCESSING
-from perceiver_deploy.model.config import (
-    AttentionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    FourierPositions,
-    ImageInput,
-    PerceiverConfig,
-)
+from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_deploy.model.input_config import FourierPositions, ImageInput
 from perceiver_deploy.train.recipe import Recipe
 
 _MAX_ROTATION = math.radians(12)

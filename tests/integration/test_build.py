@@ -11,16 +11,8 @@ from perceiver_deploy import build_engine, load
 from perceiver_deploy.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
 from perceiver_deploy.manifest import Engine
-from perceiver_deploy.model.config import (
-    AttentionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    FourierPositions,
-    ImageInput,
-    LearnedPositions,
-    PerceiverConfig,
-    TextInput,
-)
+from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
+from perceiver_deploy.model.input_config import FourierPositions, ImageInput, LearnedPositions, TextInput
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline import build
 from perceiver_deploy.pipeline.export import export_model

@@ -14,17 +14,8 @@ from typing import Any, Literal
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import ImagePreprocessing, Preprocessing, TextPreprocessing
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta, read_tensors
-from perceiver_deploy.model.config import (
-    AttentionConfig,
-    DecoderConfig,
-    EncoderConfig,
-    FourierPositions,
-    ImageInput,
-    LearnedPositions,
-    PerceiverConfig,
-    Semantics,
-    TextInput,
-)
+from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
+from perceiver_deploy.model.input_config import FourierPositions, ImageInput, LearnedPositions, TextInput
 from perceiver_deploy.model.perceiver import PerceiverModel
 
 _IMAGE_SIZE = (224, 224)

@@ -20,7 +20,7 @@ import torch
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.manifest import Signature
-from perceiver_deploy.model.config import LearnedPositions, TextInput
+from perceiver_deploy.model.input_config import LearnedPositions, TextInput
 from perceiver_deploy.model.perceiver import MaskedLanguageModel
 from perceiver_deploy.pipeline.export import export_model
 from perceiver_deploy.runtimes.loading import load

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.perceiver.modeling_perceiver import build_linear_positions, generate_fourier_features
 
-from perceiver_deploy.model.config import FourierPositions, LearnedPositions
+from perceiver_deploy.model.input_config import FourierPositions, LearnedPositions
 from perceiver_deploy.model.positions import FourierEncoding, LearnedEncoding, grid_positions, linear_positions
 
 CPU = torch.device("cpu")

@@ -1,0 +1,163 @@
+"""Configuration of what a model takes: one dataclass an input adapter, and the two kinds of positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+_FORBID_EXTRA = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class FourierPositions:
+    """sin and cos of positions in [-1, 1] at `num_bands` frequencies from 1 to half of `max_resolution`."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    num_bands: int
+    max_resolution: tuple[int, ...]
+    kind: Literal["fourier"] = "fourier"
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features."""
+        return len(self.max_resolution) * (2 * self.num_bands + 1)
+
+
+@dataclass(frozen=True)
+class LearnedPositions:
+    """A trainable table over a grid of `index_dims`, projected to `projection_channels` unless that is None."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    index_dims: tuple[int, ...]
+    channels: int
+    projection_channels: int | None = None
+    kind: Literal["learned"] = "learned"
+
+
+Positions = Annotated[FourierPositions | LearnedPositions, Field(discriminator="kind")]
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Token embeddings plus learned positions."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    vocab_size: int
+    max_length: int
+    channels: int
+    kind: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """Pixels, as they are or through a stem, concatenated with positions.
+
+    `stem`: "pixels" (none), "conv1x1" (one 1x1 convolution) or "conv" (7x7 convolution, batch norm, ReLU, max pool:
+    a quarter of height and width). `stem_channels` is None for "pixels".
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    stem: Literal["pixels", "conv1x1", "conv"]
+    positions: Positions
+    stem_channels: int | None = None
+    image_size: tuple[int, int] = (224, 224)
+    image_channels: int = 3
+    kind: Literal["image"] = "image"
+
+    def __post_init__(self) -> None:
+        if (self.stem == "pixels") != (self.stem_channels is None):
+            raise ValueError(f"stem {self.stem!r} with stem_channels {self.stem_channels}: only 'pixels' has none")
+
+
+@dataclass(frozen=True)
+class FlowInput:
+    """Two frames as 3x3 patches of RGB (27 channels a pixel), projected to `channels`, with positions."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    positions: FourierPositions
+    channels: int = 64
+    image_size: tuple[int, int] = (368, 496)
+    kind: Literal["flow"] = "flow"
+
+
+@dataclass(frozen=True)
+class VideoInput:
+    """Frames cut into patches of `patch_size` x `patch_size` pixels of one frame, with positions.
+
+    `clip` is the usual number of frames, height and width in pixels.
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    positions: FourierPositions
+    patch_size: int = 4
+    clip: tuple[int, int, int] = (16, 224, 224)
+    kind: Literal["video"] = "video"
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """Raw samples cut into patches of `samples_per_patch`, with positions. `samples` is the usual number of them."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    positions: FourierPositions
+    samples: int
+    samples_per_patch: int = 16
+    kind: Literal["audio"] = "audio"
+
+
+@dataclass(frozen=True)
+class LabelInput:
+    """Class probabilities as one token."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    classes: int
+    kind: Literal["label"] = "label"
+
+
+@dataclass(frozen=True)
+class PointsInput:
+    """Points in space, as Fourier features of their coordinates. `points` is the usual number of them."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    positions: FourierPositions
+    points: int = 2048
+    kind: Literal["points"] = "points"
+
+
+@dataclass(frozen=True)
+class EntitiesInput:
+    """A set of feature vectors, projected to `channels`. `entities` is the usual number of them.
+
+    With `max_entities` each place has a learned embedding, which bounds how many there may be; without, order has no
+    meaning.
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    features: int
+    channels: int
+    entities: int = 32
+    max_entities: int | None = None
+    kind: Literal["entities"] = "entities"
+
+
+@dataclass(frozen=True)
+class MultimodalInput:
+    """Modalities side by side: tokens of each padded with a trainable vector to the widest plus `min_padding`.
+
+    While training, a token is replaced by a trainable one with its modality's probability in `mask_probabilities`. In
+    eval nothing is random: a modality that was always masked stays so, the others are never masked.
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    modalities: dict[str, Annotated[VideoInput | AudioInput | LabelInput, Field(discriminator="kind")]]
+    min_padding: int = 2
+    mask_probabilities: dict[str, float] = field(default_factory=dict)
+    kind: Literal["multimodal"] = "multimodal"
+
+
+Input = Annotated[
+    TextInput | ImageInput | FlowInput | VideoInput | AudioInput | PointsInput | EntitiesInput | MultimodalInput,
+    Field(discriminator="kind"),
+]

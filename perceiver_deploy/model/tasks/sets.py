@@ -1,0 +1,80 @@
+"""Sets: point clouds, and entities with an answer for the set and one for each of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
+from perceiver_deploy.model.decoder import PerceiverDecoder
+from perceiver_deploy.model.encoder import PerceiverEncoder
+from perceiver_deploy.model.input_config import EntitiesInput, PointsInput
+from perceiver_deploy.model.set_adapters import EntitiesInputAdapter, PointsInputAdapter
+from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
+
+
+class PointCloudClassifier(Classifier):
+    """Points to class logits."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        assert isinstance(config.input, PointsInput)
+        adapter = PointsInputAdapter(config.input)
+        super().__init__(config, adapter, adapter.channels)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        assert isinstance(self.config.input, PointsInput)
+        points = TensorSpec(name="points", dtype="float32", shape=("batch", "points", 3))
+        axes = {"points": Axis(opt=self.config.input.points)}
+        return self.classifier_signature(axes, points, mask_spec("batch", "points"))
+
+    def forward(self, points: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`points` [batch, points, 3], `attention_mask` [batch, points] to `logits` [batch, classes]."""
+        return self.classify(self.input_adapter(points), attention_mask)
+
+
+class EntitiesModel(nn.Module):
+    """A set of entities to logits of the set (one trainable query) and of each entity (queried by its own token).
+
+    Logits of masked entities are zero. Source: Perceiver IO, section 4.4 (StarCraft II).
+    """
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        assert isinstance(config.input, EntitiesInput)
+        assert isinstance(config.decoder, DecoderConfig)
+        if config.decoder.num_queries is None or config.decoder.query_channels != config.input.channels:
+            raise ValueError("task 'entities' needs decoder.num_queries, and decoder.query_channels = input.channels")
+        self.config = config
+        self.input_adapter = EntitiesInputAdapter(config.input, config.initializer_range)
+        self.encoder = PerceiverEncoder(config, self.input_adapter.channels)
+        self.decoder = PerceiverDecoder(config, config.decoder)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes; a table of places bounds the number of entities."""
+        config = self.config.input
+        assert isinstance(config, EntitiesInput)
+        entities = TensorSpec(name="entities", dtype="float32", shape=("batch", "entities", config.features))
+        count = classes(self.config)
+        outputs = (
+            TensorSpec(name="logits", dtype="float32", shape=("batch", count)),
+            TensorSpec(name="entity_logits", dtype="float32", shape=("batch", "entities", count)),
+        )
+        return Signature(
+            task=self.config.task,
+            axes={"batch": BATCH, "entities": Axis(opt=config.entities, max=config.max_entities)},
+            stage=Stage(inputs=(entities, mask_spec("batch", "entities")), outputs=outputs),
+        )
+
+    def forward(self, entities: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`entities` [batch, entities, features], `attention_mask` [batch, entities] to the signature's outputs."""
+        tokens = self.input_adapter(entities)
+        latents = self.encoder(tokens, attention_mask)
+        assert self.decoder.queries is not None
+        queries = torch.cat([self.decoder.queries[:1].expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        decoded = self.decoder(latents, queries)
+        present = (attention_mask != 0)[..., None].to(decoded.dtype)
+        return {"logits": decoded[:, 0], "entity_logits": decoded[:, 1:] * present}

@@ -1,0 +1,114 @@
+"""Text as bytes: masked language modelling, classification, and several tasks at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
+from perceiver_deploy.model.decoder import PerceiverDecoder
+from perceiver_deploy.model.encoder import PerceiverEncoder
+from perceiver_deploy.model.input_adapters import TextInputAdapter
+from perceiver_deploy.model.input_config import TextInput
+from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
+
+_OPT_LENGTH = 512
+
+
+class MaskedLanguageModel(nn.Module):
+    """Bytes to logits over the vocabulary at every position of the given length."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        assert isinstance(config.input, TextInput)
+        assert isinstance(config.decoder, DecoderConfig)
+        if (config.decoder.num_queries or 0) < config.input.max_length:
+            raise ValueError(
+                f"decoder.num_queries {config.decoder.num_queries} is less than input.max_length "
+                f"{config.input.max_length}"
+            )
+        self.config = config
+        self.input_adapter = TextInputAdapter(config.input, config.initializer_range)
+        self.encoder = PerceiverEncoder(config, self.input_adapter.channels)
+        self.decoder = PerceiverDecoder(config, config.decoder)
+        self.output_bias = nn.Parameter(torch.zeros(config.input.vocab_size))
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        vocabulary = self.input_adapter.embeddings.num_embeddings
+        logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "length", vocabulary))
+        axes, inputs = _text_inputs(self.config)
+        return Signature(
+            task=self.config.task, axes={"batch": BATCH, **axes}, stage=Stage(inputs=inputs, outputs=(logits,))
+        )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, length, vocab]."""
+        latents = self.encoder(self.input_adapter(input_ids), attention_mask)
+        assert self.decoder.queries is not None
+        decoded = self.decoder(latents, self.decoder.queries.narrow(0, 0, input_ids.shape[1]))
+        return {"logits": decoded @ self.input_adapter.embeddings.weight.T + self.output_bias}
+
+
+class TextClassifier(Classifier):
+    """Bytes to class logits."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        assert isinstance(config.input, TextInput)
+        super().__init__(config, TextInputAdapter(config.input, config.initializer_range), config.input.channels)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        axes, inputs = _text_inputs(self.config)
+        return self.classifier_signature(axes, *inputs)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, classes]."""
+        return self.classify(self.input_adapter(input_ids), attention_mask)
+
+
+class MultitaskTextModel(nn.Module):
+    """Bytes to the class logits of several tasks: one trainable query a task, answered from one encoding.
+
+    Source: Perceiver IO, section 4.1 (GLUE with multitask queries).
+    """
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        super().__init__()
+        assert isinstance(config.input, TextInput)
+        assert isinstance(config.decoder, DecoderConfig)
+        if config.decoder.num_queries is None:
+            raise ValueError("task 'multitask_text' needs decoder.num_queries, one a task")
+        self.config = config
+        self.num_tasks = config.decoder.num_queries
+        self.input_adapter = TextInputAdapter(config.input, config.initializer_range)
+        self.encoder = PerceiverEncoder(config, self.input_adapter.channels)
+        self.decoder = PerceiverDecoder(config, config.decoder)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        axes, inputs = _text_inputs(self.config)
+        axes |= {"batch": BATCH, "queries": Axis(opt=self.num_tasks)}
+        tasks = TensorSpec(name="task_ids", dtype="int64", shape=("queries",), minimum=0, maximum=self.num_tasks - 1)
+        logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "queries", classes(self.config)))
+        return Signature(task=self.config.task, axes=axes, stage=Stage(inputs=(*inputs, tasks), outputs=(logits,)))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, task_ids: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` [batch, length], `task_ids` [queries] to `logits` [batch, queries, classes]."""
+        latents = self.encoder(self.input_adapter(input_ids), attention_mask)
+        assert self.decoder.queries is not None
+        return {"logits": self.decoder(latents, self.decoder.queries[task_ids])}
+
+
+def _text_inputs(config: PerceiverConfig) -> tuple[dict[str, Axis], tuple[TensorSpec, TensorSpec]]:
+    """The axis `length`, and tokens with their mask."""
+    assert isinstance(config.input, TextInput)
+    length = Axis(opt=min(_OPT_LENGTH, config.input.max_length), max=config.input.max_length)
+    tokens = TensorSpec(
+        name="input_ids", dtype="int64", shape=("batch", "length"), minimum=0, maximum=config.input.vocab_size - 1
+    )
+    return {"length": length}, (tokens, mask_spec("batch", "length"))
