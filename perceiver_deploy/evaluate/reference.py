@@ -15,6 +15,8 @@ from perceiver_deploy.manifest import Preprocessing, Signature
 from perceiver_deploy.runtimes.torch import EagerSession
 
 _ALWAYS_RUN = 2
+_MOST_INPUT_BYTES = 48 << 20
+"""Attention scores of such an input take about a hundred times its size."""
 
 
 class Reference:
@@ -38,7 +40,7 @@ class Reference:
         seconds: float,
         capped: list[Case],
     ) -> Iterator[Sample]:
-        """Samples of the cases in turn; cases that would take the total beyond `seconds` are put in `capped`.
+        """Samples of the cases in turn; cases beyond 48 MiB of input or `seconds` in total are put in `capped`.
 
         The first two always run. The time of a case is predicted from the first one's, per input element.
         """
@@ -46,7 +48,8 @@ class Reference:
         for index, case in enumerate(cases):
             inputs = make_inputs(self._signature, case, preprocessing)
             elements = sum(array.size for array in inputs.values())
-            if index >= _ALWAYS_RUN and spent + rate * elements > seconds:
+            too_large = sum(array.nbytes for array in inputs.values()) > _MOST_INPUT_BYTES
+            if index >= _ALWAYS_RUN and (too_large or spent + rate * elements > seconds):
                 capped.append(case)
                 continue
             started = time.perf_counter()

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import Preprocessing, Task
-from perceiver_deploy.model.input_config import Input
+from perceiver_deploy.model.input_config import Input, LabelInput, MultimodalInput
 
 FORMAT = "perceiver-deploy"
 FORMAT_VERSION = 1
@@ -126,8 +126,16 @@ class PerceiverConfig:
             )
         if isinstance(self.decoder, MeanDecoderConfig) and not self.task.endswith("_classification"):
             raise ValueError(f"task {self.task!r} needs a decoder with queries, not the mean of the latents")
-        if self.labels is not None and len(self.labels) != self.decoder.output_channels:
-            raise ValueError(f"{len(self.labels)} labels for {self.decoder.output_channels} outputs")
+        if self.labels is not None and len(self.labels) != self.num_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.num_classes} outputs")
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that the model tells apart, or None where it does not classify."""
+        if isinstance(self.input, MultimodalInput) and self.task == "multimodal_autoencoding":
+            label = self.input.modalities.get("label")
+            return label.classes if isinstance(label, LabelInput) else None
+        return self.decoder.output_channels
 
     def to_json(self) -> str:
         """Text of `config.json`, ending in a newline."""
