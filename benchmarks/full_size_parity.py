@@ -134,8 +134,10 @@ def perturb(model: torch.nn.Module) -> None:
 
 
 def make_inputs(name: str) -> dict[str, torch.Tensor]:
-    """One input at the published size; for text three rows (full, half masked, fully masked), for autoencoding one of
-    the 128 chunks of points."""
+    """One input at the published size.
+
+    For text three rows (full, half masked, fully masked); for autoencoding one of the 128 chunks of points.
+    """
     if name.startswith("PerceiverForImage"):
         return {"pixel_values": torch.randn(1, 3, 224, 224)}
     if name == "PerceiverForOpticalFlow":
