@@ -28,6 +28,7 @@ Task = Literal[
     "audiovisual_classification",
     "point_cloud_classification",
     "entities",
+    "custom",
 ]
 StageName = Literal["full", "encoder", "decoder"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

@@ -25,7 +25,7 @@ class Reference:
     def __init__(self, model: nn.Module, signature: Signature) -> None:
         self._signature = signature
         self._double, self._single = (
-            EagerSession(copy.deepcopy(model), signature.stage, signature.axes, double=double)
+            EagerSession(copy.deepcopy(model).eval(), signature.stage, signature.axes, double=double)
             for double in (True, False)
         )
 

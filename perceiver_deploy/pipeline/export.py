@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from torch import nn
 
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
-from perceiver_deploy.errors import ParityError
+from perceiver_deploy.errors import BundleError, ExportError, ParityError
 from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
 from perceiver_deploy.evaluate.reference import Reference
@@ -23,9 +25,9 @@ from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.trace import OPSET, trace_model
 from perceiver_deploy.manifest import Manifest, Signature, Variant
 from perceiver_deploy.model.checkpoints.loading import find_checkpoint, load_checkpoint
-from perceiver_deploy.model.checkpoints.native import save_checkpoint
+from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
@@ -53,7 +55,7 @@ class ExportResult:
 
 
 def export_model(
-    model_or_checkpoint: PerceiverModel | str | Path,
+    model_or_checkpoint: nn.Module | str | Path,
     path: str | Path,
     *,
     force: bool = False,
@@ -64,7 +66,9 @@ def export_model(
     """Write a bundle with the `fp32` variant.
 
     Args:
-        model_or_checkpoint: a model, or the directory, shipped name or hub name of a checkpoint.
+        model_or_checkpoint: a model, or the directory, shipped name or hub name of a checkpoint. A module of your own
+            built from our parts needs a `signature` (see `manifest.Signature`; its task is "custom") and returns a
+            dict of named outputs; its bundle holds no source model, and is validated by its golden samples.
         path: the bundle to write.
         force: replace a bundle that is there.
         validate: run the gate: onnxruntime against eager float64 over the grid.
@@ -78,9 +82,10 @@ def export_model(
     path = Path(path)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint)
-    signature = model.signature
+    signature, config = _describe(model)
     log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
-    graph = trace_model(model, signature)
+    with _in_eval_mode(model):
+        graph = trace_model(model, signature)
     _stamp(graph, signature)
     result = ExportResult(
         bundle=str(path),
@@ -92,28 +97,52 @@ def export_model(
         file = staging.path(ONNX_FILE)
         ir.save(graph, file)
         result.onnx_bytes = file.stat().st_size
-        samples, failed = _gate(model, signature, file, result, gate_seconds if validate else 0.0, run=validate)
+        samples, failed = _gate(
+            Reference(model, signature), signature, config, file, result, gate_seconds if validate else None
+        )
         if failed is not None:
             evidence = _keep_evidence(path, file, failed, result.verdicts)
             raise ParityError(f"{failure_text(result.verdicts)} No bundle was written; the evidence is in {evidence}.")
         _write_samples(staging, samples)
-        if weights:
-            save_checkpoint(model, staging.root)
-        else:
-            staging.path("config.json").write_text(model.config.to_json(), encoding="utf-8")
-        staging.finish(_manifest(model, signature, result, source))
+        if config is not None:
+            staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
+            if weights:
+                save_weights(model, staging.root)
+        staging.finish(_manifest(signature, config, result, source))
     return result
 
 
-def _load(model_or_checkpoint: PerceiverModel | str | Path) -> tuple[PerceiverModel, dict[str, Any]]:
-    """The model in eval mode, and where it comes from without naming this machine."""
+def _load(model_or_checkpoint: nn.Module | str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and where it comes from without naming this machine."""
     if not isinstance(model_or_checkpoint, str | Path):
-        return model_or_checkpoint.eval(), {"name": type(model_or_checkpoint).__name__}
+        return model_or_checkpoint, {"name": type(model_or_checkpoint).__name__}
     directory = find_checkpoint(model_or_checkpoint)
     log.info("Loading %s", model_or_checkpoint)
     model = load_checkpoint(model_or_checkpoint)
     weights = next(file for name in (SAFETENSORS_NAME, PICKLE_NAME) if (file := directory / name).exists())
     return model, {"name": directory.resolve().name, "file": weights.name, "sha256": sha256(weights)}
+
+
+def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:
+    """Signature of a model, and its configuration where it is one of ours."""
+    signature, config = getattr(model, "signature", None), getattr(model, "config", None)
+    if not isinstance(signature, Signature):
+        raise ExportError(
+            f"{type(model).__name__} has no `signature`, so its inputs, outputs and axes are not known. Give it an "
+            "attribute or property `signature` of type perceiver_deploy.manifest.Signature."
+        )
+    ours = isinstance(config, PerceiverConfig) and signature.task != "custom"
+    return signature, config if ours else None
+
+
+@contextlib.contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _stamp(graph: ir.Model, signature: Signature) -> None:
@@ -126,17 +155,24 @@ def _stamp(graph: ir.Model, signature: Signature) -> None:
 
 
 def _gate(
-    model: PerceiverModel, signature: Signature, file: Path, result: ExportResult, seconds: float, *, run: bool
+    reference: Reference,
+    signature: Signature,
+    config: PerceiverConfig | None,
+    file: Path,
+    result: ExportResult,
+    seconds: float | None,
 ) -> tuple[list[Sample], Sample | None]:
-    """Samples that were run, and the first that failed (None when all passed or `run` is False)."""
+    """Samples that were run, and the first that failed. With `seconds` None they are made and not judged."""
     cases, capped = shape_grid(signature), list[Case]()
-    reference = Reference(model, signature)
+    if seconds is None:
+        cases = cases[:2]
+    preprocessing = None if config is None else config.preprocessing
     samples = []
     with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
         candidate = Candidate(session, "fp32", "fp32")
-        for sample in reference.samples(cases if run else cases[:2], model.config.preprocessing, seconds, capped):
+        for sample in reference.samples(cases, preprocessing, seconds or 0.0, capped):
             samples.append(sample)
-            if run:
+            if seconds is not None:
                 log.info("Parity gate: case %s", sample.name)
                 verdicts = judge([candidate], sample)
                 result.verdicts += verdicts
@@ -158,7 +194,9 @@ def _write_samples(staging: Staging, samples: Sequence[Sample]) -> None:
             sample.save(staging.path(f"samples/{name}.npz"))
 
 
-def _manifest(model: PerceiverModel, signature: Signature, result: ExportResult, source: dict[str, Any]) -> Manifest:
+def _manifest(
+    signature: Signature, config: PerceiverConfig | None, result: ExportResult, source: dict[str, Any]
+) -> Manifest:
     return Manifest(
         task=signature.task,
         axes=signature.axes,
@@ -171,8 +209,8 @@ def _manifest(model: PerceiverModel, signature: Signature, result: ExportResult,
                 recipe={"operators": result.operators},
             )
         },
-        preprocessing=model.config.preprocessing,
-        labels=model.config.labels,
+        preprocessing=None if config is None else config.preprocessing,
+        labels=None if config is None else config.labels,
         provenance={
             "perceiver_deploy": perceiver_deploy.__version__,
             "torch": version("torch"),
@@ -189,6 +227,8 @@ def _manifest(model: PerceiverModel, signature: Signature, result: ExportResult,
 def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> Path:
     """Put graph, failing sample and verdicts into `PATH.failed/`, replacing what an earlier failure left there."""
     evidence = path.with_name(f"{path.name}.failed")
+    if evidence.exists() and not (evidence / "parity.json").exists():
+        raise BundleError(f"Parity failed, and the evidence was not kept: {evidence} exists and is not such evidence.")
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
     shutil.copyfile(file, evidence / file.name)

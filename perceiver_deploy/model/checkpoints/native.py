@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import nn
 
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME, assign_tensors, build_on_meta, read_tensors
 from perceiver_deploy.model.config import PerceiverConfig
@@ -17,6 +18,11 @@ CONFIG_NAME = "config.json"
 def save_checkpoint(model: PerceiverModel, directory: Path) -> None:
     """Write `config.json` and `model.safetensors` (float32) into an existing directory."""
     (directory / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
+    save_weights(model, directory)
+
+
+def save_weights(model: nn.Module, directory: Path) -> None:
+    """Write `model.safetensors` into an existing directory."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     (directory / SAFETENSORS_NAME).write_bytes(save(tensors))
 
