@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -77,6 +76,7 @@ class Bundle:
         if entry is None:
             raise BundleError(f"{self.path} does not list {relative!r}; it has {', '.join(self.manifest.files)}.")
         path = self.path / relative
+        self._refuse_unlisted_neighbours(path)
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise BundleError(f"{relative!r} in {self.path} is a link that leaves the bundle. Replace it by the file.")
         try:
@@ -91,6 +91,28 @@ class Bundle:
         if size != entry.bytes:
             raise BundleError(f"{path} has {size} bytes, the manifest says {entry.bytes}. Export the checkpoint again.")
         return path
+
+    def _refuse_unlisted_neighbours(self, path: Path) -> None:
+        """A model file can read external data beside it, so nothing may lie there that has no digest."""
+        if path.suffix != ".onnx" or not path.parent.is_dir():
+            return
+        for neighbour in path.parent.iterdir():
+            if neighbour.relative_to(self.path).as_posix() not in self.manifest.files:
+                raise BundleError(
+                    f"{neighbour} lies beside the models of the bundle and is not listed in its manifest, so what a "
+                    "model would read from it cannot be checked. Remove it."
+                )
+
+    def report_path(self, name: str) -> Path:
+        """Where the report of that name is written.
+
+        Raises:
+            BundleError: `reports` is a link that leaves the bundle.
+        """
+        folder = self.path / REPORTS
+        if not folder.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"{folder} is a link that leaves the bundle. Replace it by a folder.")
+        return folder / name
 
     def variant(self, name: str) -> Variant:
         """The variant of that name, or a `BundleError` that lists what there is."""
@@ -118,9 +140,13 @@ class Staging:
         """Where to write the file `relative`; what was there is unlinked first, never changed in place."""
         path = self.root / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._kept.pop(relative, None)
+        self.remove(relative)
         return path
+
+    def remove(self, relative: str) -> None:
+        """Leave a file of the old bundle out of the new one."""
+        (self.root / relative).unlink(missing_ok=True)
+        self._kept.pop(relative, None)
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Add the digests of all files and write `bundle.json`."""
@@ -155,7 +181,7 @@ def new_bundle(path: str | Path, *, replace: bool = False) -> Iterator[Staging]:
     Raises:
         BundleError: the path is taken, or the disk is full or read-only.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a bundle named through a link is changed where it lies
     with _disk_errors(path), _single_writer(path):
         ensure_absent(path, replace=replace)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +196,7 @@ def new_bundle(path: str | Path, *, replace: bool = False) -> Iterator[Staging]:
 @contextmanager
 def changed_bundle(path: str | Path) -> Iterator[tuple[Staging, Bundle]]:
     """Add to a bundle; the change takes effect when the block ends without an error. One writer at a time."""
-    path = Path(path)
+    path = Path(path).resolve()  # a bundle named through a link is changed where it lies
     with _disk_errors(path), _single_writer(path):
         bundle = Bundle.open(path)
         with _staging_directory(path) as root:
@@ -217,6 +243,8 @@ def _single_writer(path: Path) -> Iterator[None]:
     if not path.is_dir():
         yield  # Bundle.open says what is wrong
         return
+    import fcntl  # not on Windows, where bundles can be read but not written
+
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -236,7 +264,7 @@ def _link_files(bundle: Bundle, root: Path) -> None:
     for source in [*listed, *reports]:
         target = root / source.relative_to(bundle.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.exists():
+        if source.is_file():  # a link to a directory would let later files be written through it
             _link_or_copy(str(source), str(target))
 
 

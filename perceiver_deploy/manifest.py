@@ -214,6 +214,11 @@ class Manifest(_Strict):
                 raise ValueError(f"engine {name!r} is of variant {engine.variant!r}, which the bundle does not have")
         return self
 
+    @property
+    def signature(self) -> Signature:
+        """Signature of the stage `full`."""
+        return Signature(task=self.task, axes=self.axes, stage=self.stages["full"])
+
     def to_json(self) -> str:
         """Text of `bundle.json`, ending in a newline."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"

@@ -16,14 +16,26 @@ log = logging.getLogger("perceiver_deploy")
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield the items and show how far, how fast and how long to go, when stderr is a terminal and logs are shown."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f}/s")  # None until two items are done
 
     console = Console(stderr=True)
     if not (log.isEnabledFor(logging.INFO) and console.is_terminal):
         yield from items
         return
-    rate = TextColumn("{task.speed:.1f}/s" if total else "")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description, total=total)
         for item in items:

@@ -54,21 +54,27 @@ def command(
 
 def show_measurements(console: Console, result: BenchmarkResult) -> None:
     """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
-    from perceiver_deploy.cli.tables import make_table, megabytes, milliseconds, percent
+    from perceiver_deploy.cli.tables import make_table, percent
 
     measurements = result.measurements
-    headers = ["candidate", "top-1", "same as eager"]
+    headers = ["candidate", "top-1 %", "= eager %"]
     for latency in measurements[0].latencies:
-        headers += [f"batch {latency.batch} p50", "speed-up"]
+        headers += [f"b{latency.batch} ms", "x eager"]
     rows = []
     for m in measurements:
-        shares = ["", ""] if m.accuracy is None else [percent(m.accuracy.accuracy), percent(m.accuracy.agreement)]
-        row = [m.name, *shares]
+        shares = () if m.accuracy is None else (m.accuracy.accuracy, m.accuracy.agreement)
+        row = [m.name, *([f"{100 * share:.2f}" for share in shares] or ["", ""])]
         for latency in m.latencies:
-            row += [milliseconds(latency.percentile(50)), f"{m.speed_up[latency.batch]:.2f}x"]
-        rows.append([*row, megabytes(m.file_bytes)])
+            row += [f"{1000 * latency.percentile(50):.2f}", f"{m.speed_up[latency.batch]:.2f}"]
+        rows.append([*row, f"{m.file_bytes / 1e6:.2f}"])
     threads = result.environment["threads"]
-    console.print(make_table(f"Accuracy and speed, interleaved; threads: {threads}", [*headers, "size"], rows))
+    console.print(
+        make_table(
+            f"Accuracy and median latency by batch, interleaved; threads: {threads}",
+            [*headers, "MB"],
+            rows,
+        )
+    )
     if (accuracy := measurements[0].accuracy) is not None:
         low, high = accuracy.interval
         console.print(

@@ -18,7 +18,7 @@ def command() -> None:
 
 
 @command.command(
-    "list", cls=Verb, short_help="List the data sets.", extra="train,media", example="perceiver-deploy data list"
+    "list", cls=Verb, short_help="List the data sets.", extra="train", example="perceiver-deploy data list"
 )
 def list_data_sets() -> Outcome:
     """List the data sets that train, convert and benchmark know by name."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "demo",
     cls=Verb,
     short_help="The whole pipeline on a shipped checkpoint.",
-    extra="train,cpu,media,report",
+    extra="train,cpu,report",
     example="perceiver-deploy demo -o demo",
 )
 @output_option

@@ -40,9 +40,10 @@ def _show(console: Console, diagnosis: Diagnosis) -> None:
         )
         for extra in diagnosis.extras
     ]
-    console.print(make_table("Extras", ("extra", "packages", "to complete it"), rows), markup=False)
+    console.print(make_table("Extras", ("extra", "packages", "to complete it"), rows))
+    console.print(f"Runtimes that can run a bundle here: {', '.join(diagnosis.runtimes) or 'none'}")
     environment = diagnosis.environment
-    console.print(f"{environment['processor']}, {environment['cores']} cores, {environment['system']}", markup=False)
-    console.print(f"NVIDIA driver: {diagnosis.gpu_driver or 'none'}", markup=False)
+    console.print(f"{environment['processor']}, {environment['cores']} cores, {environment['system']}")
+    console.print(f"NVIDIA driver: {diagnosis.gpu_driver or 'none'}")
     for problem in diagnosis.problems:
-        console.print(f"- {problem}", markup=False)
+        console.print(f"- {problem}")

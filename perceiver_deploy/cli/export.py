@@ -34,8 +34,8 @@ def command(
 ) -> Outcome:
     """Write a bundle from CHECKPOINT: a directory, a shipped name (digits) or a Hugging Face hub name.
 
-    The ONNX model is compared with eager float64 at several shapes; if it differs, nothing is written and the exit
-    code is 3.
+    The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
+    is in OUTPUT.failed and the exit code is 3.
     """
     from perceiver_deploy.pipeline.export import export_model
 

@@ -38,8 +38,8 @@ def command(bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | 
 
 def _show(console: Console, predictions: list[Prediction]) -> None:
     for prediction in predictions:
-        console.print(prediction.file, style="bold", markup=False)
+        console.print(prediction.file, style="bold")
         if prediction.text is not None:
-            console.print(prediction.text, markup=False)
+            console.print(prediction.text)
         for label, share in prediction.classes:
-            console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}", markup=False)
+            console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")

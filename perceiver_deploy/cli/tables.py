@@ -26,8 +26,3 @@ def megabytes(count: int) -> str:
 def percent(share: float) -> str:
     """`97.33 %`."""
     return f"{100 * share:.2f} %"
-
-
-def milliseconds(seconds: float) -> str:
-    """`1.25 ms`."""
-    return f"{1000 * seconds:.2f} ms"

@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     "train",
     cls=Verb,
     short_help="Train a small Perceiver by a recipe.",
-    extra="train,media",
+    extra="train",
     example="perceiver-deploy train digits -o my-digits",
 )
 @click.argument("recipe")
 @output_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of initialisation, data order and dropout.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of initialisation, data order and dropout.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the output folder.")
 def command(recipe: str, output: Path, seed: int, *, resume: bool) -> Outcome:
     """Train RECIPE (digits) and write a checkpoint with its metric."""

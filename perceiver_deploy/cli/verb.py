@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -55,8 +56,13 @@ class Verb(click.Command):
             if debug:
                 raise
             _fail(ctx, error)
+        except OSError as error:
+            if debug:
+                raise
+            place = error.filename or "A file"
+            _fail(ctx, PerceiverDeployError(f"{place} cannot be read or written: {error.strerror or error}."))
         if as_json:
-            click.echo(json.dumps(outcome.document, indent=2))
+            click.echo(json.dumps(outcome.document, indent=2, allow_nan=False))
         else:
             outcome.show(_console())
         if outcome.failure is not None:
@@ -71,8 +77,9 @@ def _fail(ctx: click.Context, error: PerceiverDeployError) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=_MINIMUM_WIDTH)
+    # Paths are printed as they are: no markup in brackets, no line breaks inside.
+    terminal = sys.stdout.isatty()
+    return Console(markup=False, highlight=False, soft_wrap=True, width=None if terminal else _MINIMUM_WIDTH)
 
 
 def _log_to_stderr(*, quiet: bool) -> None:
@@ -94,5 +101,6 @@ def _stdout_to_stderr() -> Iterator[None]:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        ctypes.CDLL(None).fflush(None)  # what C and C++ hold back would come out after stdout is restored
         os.dup2(saved, 1)
         os.close(saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,27 +11,34 @@ from numpy.typing import NDArray
 from perceiver_deploy.errors import InputError, requires
 from perceiver_deploy.manifest import ImagePreprocessing
 
-with requires("media", "Reading images"):
-    from PIL import Image, UnidentifiedImageError
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def read_image(path: Path) -> Image.Image:
-    """An image file as RGB.
+    """An image file as RGB, turned upright as its EXIF data says.
 
     Raises:
-        InputError: no file there, or not an image.
+        InputError: no file there, or not an image of 8 bits a channel.
+        MissingError: Pillow is not installed.
     """
+    with requires("media", "Reading images"):
+        from PIL import Image, ImageOps, UnidentifiedImageError
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode}, expected 8 bits a channel")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Give the path of a PNG or JPEG file.") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}). Give a PNG or JPEG file.") from None
 
 
 def preprocess_image(image: Image.Image, preprocessing: ImagePreprocessing) -> NDArray[np.float32]:
     """Crop, resize and normalise: an RGB image to float32 [3, height, width]."""
+    from PIL import Image
+
     if preprocessing.crop_fraction is not None:
         image = _centre_crop(image, int(preprocessing.crop_fraction * min(image.size)))
     if preprocessing.size is not None:

@@ -20,7 +20,7 @@ def read_text(path: Path) -> str:
         InputError: no file there, or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # read_text would change line ends, which are bytes too
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Give the path of a text file.") from None
     except (OSError, UnicodeDecodeError) as error:

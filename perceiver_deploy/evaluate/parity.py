@@ -37,6 +37,10 @@ class Figures:
     top1: float | None
     non_finite: int
 
+    def to_json(self) -> dict[str, float | None]:
+        """A plain dict. What is not finite is None: JSON has no word for it."""
+        return {name: _finite(value) for name, value in asdict(self).items()}
+
 
 _NO_FIGURES = Figures(np.inf, np.inf, 0.0, -np.inf, None, 0)
 
@@ -61,10 +65,8 @@ class Verdict:
         return self.error is None and self.figures.non_finite == 0 and self.figures.relative_l2 <= self.bound
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict, `passed` included. What is not finite is None: JSON has no word for it."""
-        document = asdict(self)
-        document["figures"] = {name: _finite(value) for name, value in document["figures"].items()}
-        return {**document, "bound": _finite(self.bound), "passed": self.passed}
+        """A plain dict, `passed` included."""
+        return {**asdict(self), "figures": self.figures.to_json(), "bound": _finite(self.bound), "passed": self.passed}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,5 +46,5 @@ def load_sample(path: Path) -> Sample:
                 if name:
                     groups[group][name] = file[key]
             return Sample(str(file["name"]), **groups)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} is not a golden sample: {error}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.is_alive():
+        with contextlib.suppress(OSError):  # it may have ended on its own
             self._connection.send(("stop", None))
             self._process.join(10)
         self._process.kill()
@@ -73,7 +74,7 @@ class Worker:
             if seconds is not None and not self._connection.poll(seconds):
                 raise PerceiverDeployError(f"{self.name} did not start within {seconds:.0f} s.")
             answer = self._connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise PerceiverDeployError(
                 f"The process of {self.name} ended with exit code {self._process.exitcode}. "
                 "It may have run out of memory: try a smaller batch."
@@ -108,12 +109,14 @@ def _serve(connection: Connection, name: CandidateName, threads: int | None) -> 
         if order == "keep":
             kept = inputs
             connection.send(None)
-        elif order == "run":
-            connection.send(session.run(inputs))
-        else:
-            started = time.perf_counter()
-            session.run(kept)
-            connection.send(time.perf_counter() - started)
+            continue
+        started = time.perf_counter()
+        try:
+            outputs = session.run(inputs if order == "run" else kept)
+        except PerceiverDeployError as error:
+            connection.send(error)
+            continue
+        connection.send(outputs if order == "run" else time.perf_counter() - started)
 
 
 def time_round_robin(

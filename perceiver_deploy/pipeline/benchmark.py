@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import REPORTS, Bundle
+from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.evaluate.accuracy import Accuracy, measure_accuracy, predict
@@ -21,7 +21,6 @@ from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.html import render_benchmark
 from perceiver_deploy.evaluate.parity import Figures, compare
 from perceiver_deploy.evaluate.workers import CandidateName, Worker, time_round_robin
-from perceiver_deploy.manifest import Signature
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.loading import installed_runtimes
@@ -64,7 +63,7 @@ class Measurement:
                 "batch": latency.batch,
                 **{f"p{percent}": latency.percentile(percent) for percent in (50, 90, 99)},
                 "throughput": latency.batch / latency.percentile(50),
-                "output": latency.output.__dict__,
+                "output": latency.output.to_json(),
                 "samples": latency.samples,
             }
             for latency in self.latencies
@@ -116,19 +115,33 @@ def benchmark_bundles(
     data_set = None if data is None else load_dataset(data)
     measurements = []
     for bundle in opened:
-        if data_set is not None and data_set.task != bundle.manifest.task:
-            raise InputError(f"Data set {data!r} is for {data_set.task}; {bundle.path} is for {bundle.manifest.task}.")
+        if data_set is not None:
+            _check_data(data_set, bundle)
         measurements += _measure(bundle, data_set, batches, seconds, threads)
-    folder = Path(output) if output is not None else opened[0].path / REPORTS
+    paths = [
+        opened[0].report_path(name) if output is None else Path(output) / name
+        for name in ("benchmark.json", "benchmark.html")
+    ]
     environment = {**describe_environment(), "threads": threads or "runtime's choice"}
     document = {
         "environment": environment,
         "data": data,
         "measurements": [measurement.to_json() for measurement in measurements],
     }
-    report_json = write_report(folder / "benchmark.json", json.dumps(document, indent=1) + "\n")
-    report_html = write_report(folder / "benchmark.html", render_benchmark(document))
+    report_json = write_report(paths[0], json.dumps(document, indent=1, allow_nan=False) + "\n")
+    report_html = write_report(paths[1], render_benchmark(document))
     return BenchmarkResult(tuple(measurements), environment, str(report_json), str(report_html))
+
+
+def _check_data(data: DataSet, bundle: Bundle) -> None:
+    """Refuse a data set whose metric would mean nothing for the bundle's model."""
+    if data.task != bundle.manifest.task:
+        raise InputError(f"Data set {data.name!r} is for {data.task}; {bundle.path} is for {bundle.manifest.task}.")
+    if bundle.manifest.labels != data.labels:
+        raise InputError(
+            f"Data set {data.name!r} has other labels than {bundle.path}: {', '.join(data.labels[:5])}, ... against "
+            f"{', '.join(bundle.manifest.labels or ('none',))[:60]}. Give the data set that the model was trained for."
+        )
 
 
 def _measure(
@@ -195,6 +208,5 @@ def _inputs(bundle: Bundle, data: DataSet | None, batch: int) -> Arrays:
     if data is not None:
         return data.test.rows(np.arange(batch) % len(data.test))
     manifest = bundle.manifest
-    signature = Signature(task=manifest.task, axes=manifest.axes, stage=manifest.stages["full"])
     sizes = {name: axis.opt for name, axis in manifest.axes.items()} | {"batch": batch}
-    return make_inputs(signature, Case("benchmark", sizes), manifest.preprocessing)
+    return make_inputs(manifest.signature, Case("benchmark", sizes), manifest.preprocessing)

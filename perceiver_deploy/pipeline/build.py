@@ -123,9 +123,10 @@ def _source(bundle: Bundle, variant: str) -> str:
     """Path in the bundle of the ONNX file to compile."""
     chosen = bundle.variant(variant)
     if ENGINE_FAMILY not in chosen.runtimes:
+        suited = [name for name, other in bundle.manifest.variants.items() if ENGINE_FAMILY in other.runtimes]
         raise BundleError(
             f"Variant {variant!r} is for {', '.join(chosen.runtimes)}, not for {ENGINE_FAMILY}. "
-            f"Make one that is with: perceiver-deploy convert {bundle.path} --for tensorrt"
+            f"Variants that are: {', '.join(suited) or 'none'}."
         )
     if "full" not in chosen.files:
         raise BundleError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -98,7 +100,12 @@ def convert_bundle(
         )
         relative_l2, top1 = _agreement(opened, source, target, data)
         variants = {**opened.manifest.variants, precision: variant}
-        engines = {name: engine for name, engine in opened.manifest.engines.items() if engine.variant != precision}
+        engines = dict(opened.manifest.engines)
+        for name in [name for name, engine in engines.items() if engine.variant == precision]:
+            log.warning("Engine %s was built from the replaced variant and is removed; build it again.", name)
+            file = engines.pop(name).file
+            staging.remove(file)
+            staging.remove(str(PurePosixPath(file).with_suffix(".json")))
         sizes = target.stat().st_size, source.stat().st_size
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
     return ConvertResult(str(bundle), precision, report, len(data), *sizes, relative_l2, top1)
@@ -126,7 +133,7 @@ def _read_npz(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"Calibration data {path} is neither a data set ({', '.join(LOADERS)}) nor a readable .npz file: {error}."
         ) from None
@@ -138,13 +145,12 @@ def _batches(data: Split) -> Iterator[Arrays]:
 
 
 def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple[float, float | None]:
-    """Relative L2 and top-1 agreement of the first output of both graphs on one batch."""
+    """Relative L2 and top-1 agreement of the first output of both graphs on the calibration samples."""
     stage, axes = bundle.manifest.stages["full"], bundle.manifest.axes
-    batch, name = next(_batches(data)), stage.outputs[0].name
-    results = []
+    name, results = stage.outputs[0].name, []
     for file in (target, source):
         with OnnxRuntimeSession(file, stage, axes) as session:
-            results.append(session.run(batch)[name])
+            results.append(np.concatenate([session.run(batch)[name] for batch in _batches(data)]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.evaluate.environment import describe_environment, installed_version
+from perceiver_deploy.runtimes.loading import installed_runtimes
 
 _EXTRAS = {
     "export": ("torch", "onnx", "onnx-ir", "onnxscript", "safetensors"),
@@ -19,7 +20,6 @@ _EXTRAS = {
     "media": ("pillow",),
     "report": ("jinja2",),
 }
-_NEEDS_GPU = {"cuda", "trt"}
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -34,8 +34,9 @@ class ExtraStatus:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """State of every extra, problems that will bite, and the machine."""
+    """Runtimes that can run bundles here, state of every extra, problems that will bite, and the machine."""
 
+    runtimes: tuple[str, ...]
     extras: tuple[ExtraStatus, ...]
     problems: tuple[str, ...]
     gpu_driver: str | None
@@ -53,8 +54,12 @@ def diagnose() -> Diagnosis:
     for name, packages in _EXTRAS.items():
         versions = {package: installed_version(package) for package in packages}
         complete = None not in versions.values()
-        extras.append(ExtraStatus(name, versions, None if complete else f"pip install 'perceiver-deploy[{name}]'"))
-    return Diagnosis(tuple(extras), tuple(_problems(driver)), driver, describe_environment())
+        install = None if complete else f"pip install 'perceiver-deploy[{name}]'"
+        if install is not None and name == "cuda" and installed_version("onnxruntime"):
+            install = f"pip uninstall onnxruntime, then {install}: they share one import folder"
+        extras.append(ExtraStatus(name, versions, install))
+    runtimes = [*installed_runtimes(), *(["torch"] if installed_version("torch") else [])]
+    return Diagnosis(tuple(runtimes), tuple(extras), tuple(_problems(driver)), driver, describe_environment())
 
 
 def _problems(driver: str | None) -> list[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
-from perceiver_deploy.errors import BundleError, ExportError, ParityError
+from perceiver_deploy.errors import ExportError, ParityError
 from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
 from perceiver_deploy.evaluate.reference import Reference
@@ -102,7 +102,7 @@ def export_model(
         )
         if failed is not None:
             evidence = _keep_evidence(path, file, failed, result.verdicts)
-            raise ParityError(f"{failure_text(result.verdicts)} No bundle was written; the evidence is in {evidence}.")
+            raise ParityError(f"{failure_text(result.verdicts)} No bundle was written; {evidence}.")
         _write_samples(staging, samples)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
@@ -224,11 +224,11 @@ def _manifest(
     )
 
 
-def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> Path:
-    """Put graph, failing sample and verdicts into `PATH.failed/`, replacing what an earlier failure left there."""
+def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> str:
+    """Put graph, failing sample and verdicts into `PATH.failed/`, replacing those of an earlier failure; say where."""
     evidence = path.with_name(f"{path.name}.failed")
     if evidence.exists() and not (evidence / "parity.json").exists():
-        raise BundleError(f"Parity failed, and the evidence was not kept: {evidence} exists and is not such evidence.")
+        return f"the evidence was not kept, because {evidence} holds something else"
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
     shutil.copyfile(file, evidence / file.name)
@@ -236,4 +236,4 @@ def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Ve
     (evidence / "parity.json").write_text(
         json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n", encoding="utf-8"
     )
-    return evidence
+    return f"the evidence is in {evidence}"

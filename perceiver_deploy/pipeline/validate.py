@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from perceiver_deploy.bundle import REPORTS, Bundle
+from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, judge
 from perceiver_deploy.evaluate.samples import Sample, load_sample
-from perceiver_deploy.manifest import Signature
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
@@ -36,8 +35,8 @@ class ValidationResult:
 
     @property
     def passed(self) -> bool:
-        """All of them."""
-        return all(verdict.passed for verdict in self.verdicts)
+        """All of them, and there are some."""
+        return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, `passed` included."""
@@ -79,7 +78,7 @@ def validate_bundle(
         "capped": left_out,
         "verdicts": [verdict.to_json() for verdict in verdicts],
     }
-    report = write_report(opened.path / REPORTS / "parity.json", json.dumps(document, indent=2) + "\n")
+    report = write_report(opened.report_path("parity.json"), json.dumps(document, indent=2) + "\n")
     reference: Literal["grid", "golden samples"] = "grid" if eager else "golden samples"
     return ValidationResult(str(bundle), reference, tuple(verdicts), left_out, str(report))
 
@@ -111,6 +110,5 @@ def _grid_samples(bundle: Bundle, seconds: float, capped: list[Case]) -> Iterato
     from perceiver_deploy.runtimes.torch import load_source_model
 
     manifest = bundle.manifest
-    signature = Signature(task=manifest.task, axes=manifest.axes, stage=manifest.stages["full"])
-    reference = Reference(load_source_model(bundle), signature)
-    return reference.samples(shape_grid(signature), manifest.preprocessing, seconds, capped)
+    reference = Reference(load_source_model(bundle), manifest.signature)
+    return reference.samples(shape_grid(manifest.signature), manifest.preprocessing, seconds, capped)

@@ -49,6 +49,11 @@ def load(
         raise BundleError(f"{opened.path} has no stage 'full'; it has {', '.join(opened.manifest.stages)}.")
     stage, axes = opened.manifest.stages["full"], opened.manifest.axes
     if runtime == "torch":
+        if chosen.precision != "fp32":
+            raise UsageError(
+                f"Runtime 'torch' runs the source model in fp32; variant {name!r} is {chosen.precision}. "
+                f"Run it with {', '.join(chosen.runtimes)}, or leave the variant out."
+            )
         from perceiver_deploy.runtimes.torch import EagerSession, load_source_model
 
         return EagerSession(load_source_model(opened), stage, axes, threads=threads)

@@ -113,7 +113,10 @@ def _batch(data: Split, recipe: Recipe, seed: int, step: int) -> tuple[dict[str,
 def _save(accelerator: Accelerator, directory: Path, step: int) -> None:
     """Write the state beside the old one, then put it in its place."""
     fresh = directory / f"{STATE}.partial"
-    accelerator.save_state(str(fresh))
+    try:
+        accelerator.save_state(str(fresh))
+    except RuntimeError as error:  # torch's writer has no OSError for a full disk
+        raise PerceiverDeployError(f"The training state {fresh} could not be written: {error}.") from error
     (fresh / "step").write_text(str(step), encoding="utf-8")
     shutil.rmtree(directory / STATE, ignore_errors=True)
     fresh.rename(directory / STATE)

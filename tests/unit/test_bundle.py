@@ -511,3 +511,43 @@ def test_a_writer_of_a_first_bundle_killed_before_any_call_leaves_none_or_a_whol
             print(file=writer.stdin, flush=True)
         writer.kill()
     assert absent > 10
+
+
+# Bundles made to reach outside
+
+
+def test_a_listed_folder_that_is_a_link_is_not_written_through(path, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "x.engine").write_bytes(b"precious")
+    (path / "engines").symlink_to(victim)
+    edit(path, lambda document: document["files"].update(engines={"sha256": "0" * 64, "bytes": 0}))
+    with pytest.raises(BundleError), changed_bundle(path) as (staging, opened):
+        staging.path("engines/x.engine").write_bytes(b"ours")
+        staging.finish(opened.manifest)
+        raise BundleError("nothing of this takes effect")
+    assert (victim / "x.engine").read_bytes() == b"precious"
+
+
+def test_reports_are_not_written_through_a_link(path, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (path / "reports").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="is a link that leaves the bundle"):
+        Bundle.open(path).report_path("parity.json")
+
+
+def test_a_file_beside_the_models_that_is_not_listed_is_refused(path):
+    """It could hold external data, whose digest nobody checks."""
+    (path / "onnx" / "unlisted.bin").write_bytes(b"weights")
+    with pytest.raises(BundleError, match=r"unlisted\.bin lies beside the models"):
+        Bundle.open(path).file(ONNX)
+
+
+def test_a_bundle_named_through_a_link_is_changed_where_it_lies(path, tmp_path):
+    link = tmp_path / "latest.bundle"
+    link.symlink_to(path)
+    with changed_bundle(link) as (staging, opened):
+        staging.path("samples/new.npz").write_bytes(b"new")
+        staging.finish(opened.manifest)
+    assert link.is_symlink()
+    assert "samples/new.npz" in Bundle.open(path).manifest.files

@@ -26,6 +26,7 @@ from perceiver_deploy.model.input_config import (
 )
 
 _IMAGE_SIZE = (224, 224)
+_BICUBIC = 3
 _IMAGE_MEAN = (0.485, 0.456, 0.406)
 _IMAGE_STD = (0.229, 0.224, 0.225)
 _ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh", "relu"]] = {
@@ -72,8 +73,8 @@ def convert_config(document: dict[str, Any], directory: Path) -> PerceiverConfig
         CheckpointError: a class we do not know, or a value we cannot honour.
     """
     classes = document.get("architectures") or []
-    architecture = classes[0] if classes else None
-    if architecture not in _CONVERTERS:
+    architecture = classes[0] if isinstance(classes, list) and classes else None
+    if not isinstance(architecture, str) or architecture not in _CONVERTERS:
         raise CheckpointError(
             f"{directory / 'config.json'} names the architecture {architecture!r}; expected one of "
             f"{', '.join(_CONVERTERS)} in 'architectures'."
@@ -157,6 +158,8 @@ def _labels(values: dict[str, Any]) -> tuple[str, ...]:
     if "id2label" not in values:  # transformers leaves out its default of two classes
         return tuple(f"LABEL_{index}" for index in range(values.get("num_labels", 2)))
     by_index = {int(index): str(label) for index, label in values["id2label"].items()}
+    if sorted(by_index) != list(range(len(by_index))):
+        raise ValueError(f"id2label has the indices {sorted(by_index)}, expected 0 to {len(by_index) - 1}")
     return tuple(by_index[index] for index in range(len(by_index)))
 
 
@@ -277,6 +280,8 @@ def _parse_preprocessing(values: dict[str, Any], image_size: tuple[int, int]) ->
     factor = values.get("rescale_factor", 1 / 255)
     if not values.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-6:
         raise ValueError(f"do_rescale {values.get('do_rescale')}, rescale_factor {factor}: only 1 / 255 is supported")
+    if values.get("resample", _BICUBIC) != _BICUBIC:
+        raise ValueError(f"resample {values['resample']}: only {_BICUBIC} (bicubic) is supported")
     normalised = values.get("do_normalize", True)
     size = _height_width(values.get("size"), image_size)
     crop = _height_width(values.get("crop_size"), (round(size[0] * 256 / 224), round(size[1] * 256 / 224)))

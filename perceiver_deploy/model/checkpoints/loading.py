@@ -41,6 +41,8 @@ def load_checkpoint(checkpoint: str | Path) -> PerceiverModel:
 def find_checkpoint(checkpoint: str | Path) -> Path:
     """Directory of a checkpoint given by path, shipped name or hub name (which is downloaded)."""
     directory = Path(checkpoint)
+    if not str(checkpoint):
+        raise CheckpointError("The name of the checkpoint is empty. Give a directory, a shipped name or a hub name.")
     if directory.is_dir():
         return directory
     if directory.exists():

@@ -17,14 +17,16 @@ CONFIG_NAME = "config.json"
 
 def save_checkpoint(model: PerceiverModel, directory: Path) -> None:
     """Write `config.json` and `model.safetensors` (float32) into an existing directory."""
-    (directory / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
     save_weights(model, directory)
+    (directory / CONFIG_NAME).write_text(model.config.to_json(), encoding="utf-8")
 
 
 def save_weights(model: nn.Module, directory: Path) -> None:
     """Write `model.safetensors` into an existing directory."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    (directory / SAFETENSORS_NAME).write_bytes(save(tensors))
+    partial = directory / f"{SAFETENSORS_NAME}.partial"
+    partial.write_bytes(save(tensors))
+    partial.replace(directory / SAFETENSORS_NAME)
 
 
 def load_native(directory: Path, document: dict[str, Any]) -> PerceiverModel:

@@ -84,8 +84,6 @@ def test_labels_of_the_multimodal_model_are_those_of_its_label_modality(tmp_path
 
 def test_an_output_grid_that_is_not_the_inputs_own_is_refused(tmp_path):
     values = {**MULTIMODAL, "output_shape": [1, 4, 8, 8]}
-    MODELS.PerceiverForMultimodalAutoencoding(transformers.PerceiverConfig(**values)).save_pretrained(
-        tmp_path
-    )
+    MODELS.PerceiverForMultimodalAutoencoding(transformers.PerceiverConfig(**values)).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="output_shape"):
         load_checkpoint(tmp_path)
