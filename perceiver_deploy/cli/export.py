@@ -13,6 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perceiver_deploy.model.checkpoints.loading import Form
     from perceiver_deploy.pipeline.export import ExportResult
 
 
@@ -25,14 +26,27 @@ if TYPE_CHECKING:
 )
 @click.argument("checkpoint")
 @output_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["native", "huggingface", "haiku", "krasserm", "lucidrains"]),
+    help="Whose form the checkpoint is in; default: found out.",
+)
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
 @force_option
 def command(
-    checkpoint: str, output: Path, *, no_validate: bool, no_weights: bool, gate_seconds: float, force: bool
+    checkpoint: str,
+    output: Path,
+    *,
+    form: Form | None,
+    no_validate: bool,
+    no_weights: bool,
+    gate_seconds: float,
+    force: bool,
 ) -> Outcome:
-    """Write a bundle from CHECKPOINT: a directory, a shipped name (digits) or a Hugging Face hub name.
+    """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a shipped name (digits) or a hub name.
 
     The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
     is in OUTPUT.failed and the exit code is 3.
@@ -40,7 +54,13 @@ def command(
     from perceiver_deploy.pipeline.export import export_model
 
     result = export_model(
-        checkpoint, output, force=force, validate=not no_validate, weights=not no_weights, gate_seconds=gate_seconds
+        checkpoint,
+        output,
+        form=form,
+        force=force,
+        validate=not no_validate,
+        weights=not no_weights,
+        gate_seconds=gate_seconds,
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 

@@ -14,10 +14,24 @@ from torch.nn import functional
 
 from perceiver_deploy.model.config import AttentionConfig, Semantics
 
+
+class GatedGELU(nn.Module):
+    """The first half of the channels times the GELU of the second: [..., 2 * channels] to [..., channels].
+
+    Source: GEGLU of "GLU Variants Improve Transformer" (arXiv 2002.05202), as used in lucidrains/perceiver-pytorch.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Gate."""
+        values, gates = hidden.chunk(2, dim=-1)
+        return values * functional.gelu(gates)
+
+
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU("tanh"),
     "relu": nn.ReLU,
+    "geglu": GatedGELU,
 }
 
 
@@ -64,15 +78,16 @@ class AttentionLayer(nn.Module):
         eps = semantics.layer_norm_eps
         self.query_norm = nn.LayerNorm(q_channels, eps)
         self.key_value_norm = None if kv_channels is None else nn.LayerNorm(kv_channels, eps)
-        self.query = nn.Linear(q_channels, qk_channels)
-        self.key = nn.Linear(key_channels, qk_channels)
-        self.value = nn.Linear(key_channels, v_channels)
+        self.query = nn.Linear(q_channels, qk_channels, bias=config.qkv_bias)
+        self.key = nn.Linear(key_channels, qk_channels, bias=config.qkv_bias)
+        self.value = nn.Linear(key_channels, v_channels, bias=config.qkv_bias)
         self.output = nn.Linear(v_channels, q_channels)
         self.mlp_norm = nn.LayerNorm(q_channels, eps)
+        hidden = config.widening_factor * q_channels
         self.mlp = nn.Sequential(
-            nn.Linear(q_channels, config.widening_factor * q_channels),
+            nn.Linear(q_channels, 2 * hidden if semantics.activation == "geglu" else hidden),
             _ACTIVATIONS[semantics.activation](),
-            nn.Linear(config.widening_factor * q_channels, q_channels),
+            nn.Linear(hidden, q_channels),
         )
         self.reset_parameters()
 
@@ -81,7 +96,8 @@ class AttentionLayer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=1 / math.sqrt(module.in_features))
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, query: Tensor, key_value: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend; without `key_value` the query attends to itself."""

@@ -23,7 +23,7 @@ class AttentionConfig:
     """One attention layer with its MLP. None takes the published default.
 
     `qk_channels`: channels of the key/value input (cross-attention) or of the latents (self-attention).
-    `v_channels`: as many as `qk_channels`.
+    `v_channels`: as many as `qk_channels`. `qkv_bias`: whether query, key and value are projected with a bias.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
@@ -32,6 +32,7 @@ class AttentionConfig:
     v_channels: int | None = None
     widening_factor: int = 1
     use_query_residual: bool = True
+    qkv_bias: bool = True
 
 
 Sharing = Literal["all", "from_second", "none"]
@@ -93,13 +94,14 @@ class MeanDecoderConfig:
 class Semantics:
     """Where published implementations differ.
 
-    `activation`: exact GELU (Hugging Face) or its tanh approximation (DeepMind).
+    `activation`: exact GELU (Hugging Face) or its tanh approximation (DeepMind); "geglu" is the exact GELU of one half
+    of the channels times the other half, of an MLP twice as wide before it (lucidrains).
     `fully_masked_rows`: attention over inputs that are all masked gives "zeros" (DeepMind) or the "mean" of the
     values (Hugging Face, whose additive mask cancels in the softmax).
     """
 
     __pydantic_config__ = _FORBID_EXTRA
-    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu_tanh"
+    activation: Literal["gelu", "gelu_tanh", "relu", "geglu"] = "gelu_tanh"
     fully_masked_rows: Literal["zeros", "mean"] = "zeros"
     layer_norm_eps: float = 1e-5
 

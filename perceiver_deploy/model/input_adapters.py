@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,22 +29,41 @@ class TextInputAdapter(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """7x7 convolution of stride 2, batch norm, ReLU and 3x3 max pool of stride 2, as in Hugging Face.
+    """7x7 convolution of stride 2, batch norm, ReLU and 3x3 max pool of stride 2.
 
-    The convolution pads 3 on each side, the pool does not pad: 224 x 224 pixels become 55 x 55.
+    Padding "fixed", as in Hugging Face: 3 on each side before the convolution, none before the pool, so that 224 x 224
+    pixels become 55 x 55. Padding "same", as in DeepMind's code: what TensorFlow calls SAME before both, so that the
+    size is halved and rounded up twice, and 224 x 224 pixels become 56 x 56.
     """
 
     min_size = 5
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, padding: Literal["fixed", "same"] = "fixed") -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=7, stride=2, padding=3, bias=False)
+        self.pads_same = padding == "same"
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size=7, stride=2, padding=0 if self.pads_same else 3, bias=False
+        )
         self.batch_norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[batch, in, height, width] to [batch, out, about height / 4, about width / 4]."""
-        features = self.batch_norm(self.conv(pixels))
-        return functional.max_pool2d(functional.relu(features), kernel_size=3, stride=2)
+        if self.pads_same:
+            pixels = _pad_same(pixels, kernel_size=7)
+        features = functional.relu(self.batch_norm(self.conv(pixels)))
+        if self.pads_same:
+            features = _pad_same(features, kernel_size=3)  # after a ReLU, zeros are as good as TensorFlow's -inf
+        return functional.max_pool2d(features, kernel_size=3, stride=2)
+
+
+def _pad_same(images: Tensor, kernel_size: int) -> Tensor:
+    """Zeros around images [..., height, width], as many as SAME has for this odd kernel and a stride of 2.
+
+    An odd size gets as many at both ends, an even one gets one less at its beginning.
+    """
+    after = kernel_size // 2
+    height, width = images.shape[-2:]
+    return functional.pad(images, (after - 1 + width % 2, after, after - 1 + height % 2, after))
 
 
 def _build_stem(config: ImageInput) -> nn.Module | None:
@@ -50,7 +71,7 @@ def _build_stem(config: ImageInput) -> nn.Module | None:
         return None
     if config.stem == "conv1x1":
         return nn.Conv2d(config.image_channels, config.stem_channels, kernel_size=1)
-    return ConvStem(config.image_channels, config.stem_channels)
+    return ConvStem(config.image_channels, config.stem_channels, config.stem_padding)
 
 
 class ImageInputAdapter(nn.Module):

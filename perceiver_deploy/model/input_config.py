@@ -12,11 +12,16 @@ _FORBID_EXTRA = ConfigDict(extra="forbid")
 
 @dataclass(frozen=True)
 class FourierPositions:
-    """sin and cos of positions in [-1, 1] at `num_bands` frequencies from 1 to half of `max_resolution`."""
+    """sin and cos of positions in [-1, 1] at `num_bands` frequencies from 1 to half of `max_resolution`.
+
+    `order` of the channels: "positions_first" is positions, sin of all dimensions x bands, cos of all (DeepMind);
+    "by_dimension" is sin, cos and position of the first dimension, then those of the next (lucidrains).
+    """
 
     __pydantic_config__ = _FORBID_EXTRA
     num_bands: int
-    max_resolution: tuple[int, ...]
+    max_resolution: tuple[int | float, ...]
+    order: Literal["positions_first", "by_dimension"] = "positions_first"
     kind: Literal["fourier"] = "fourier"
 
     @property
@@ -56,6 +61,8 @@ class ImageInput:
 
     `stem`: "pixels" (none), "conv1x1" (one 1x1 convolution) or "conv" (7x7 convolution, batch norm, ReLU, max pool:
     a quarter of height and width). `stem_channels` is None for "pixels".
+    `stem_padding` of "conv": "fixed" (3 pixels a side before the convolution, none before the pool, as in Hugging Face:
+    224 pixels become 55) or "same" (TensorFlow's SAME for both, as in DeepMind's code: 224 pixels become 56).
     """
 
     __pydantic_config__ = _FORBID_EXTRA
@@ -64,11 +71,14 @@ class ImageInput:
     stem_channels: int | None = None
     image_size: tuple[int, int] = (224, 224)
     image_channels: int = 3
+    stem_padding: Literal["fixed", "same"] = "fixed"
     kind: Literal["image"] = "image"
 
     def __post_init__(self) -> None:
         if (self.stem == "pixels") != (self.stem_channels is None):
             raise ValueError(f"stem {self.stem!r} with stem_channels {self.stem_channels}: only 'pixels' has none")
+        if self.stem != "conv" and self.stem_padding != "fixed":
+            raise ValueError(f"stem {self.stem!r} with stem_padding {self.stem_padding!r}: only 'conv' pads")
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,13 @@ def indexed_positions(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
 class FourierEncoding(nn.Module):
     """Fourier features of positions: sin and cos at frequencies evenly spaced from 1 to half the maximal resolution.
 
-    Channel order: positions, sin of all dimensions x bands, cos of all.
+    The order of the channels is the configuration's.
     """
 
     def __init__(self, config: FourierPositions) -> None:
         super().__init__()
         self.channels = config.channels
+        self.order = config.order
         # Python numbers, because a buffer would change its dtype with the model's
         self._frequencies = [
             torch.linspace(1.0, size / 2, config.num_bands, device="cpu").tolist()  # noqa: TID251 - a constant
@@ -69,7 +70,10 @@ class FourierEncoding(nn.Module):
     def features(self, positions: Tensor) -> Tensor:
         """Features float32 [..., channels] of positions float32 [..., dimensions]."""
         frequencies = torch.tensor(self._frequencies, dtype=torch.float32, device=positions.device)
-        angles = math.pi * (positions[..., None] * frequencies).flatten(-2)
+        angles = math.pi * (positions[..., None] * frequencies)
+        if self.order == "by_dimension":
+            return torch.cat([torch.sin(angles), torch.cos(angles), positions[..., None]], dim=-1).flatten(-2)
+        angles = angles.flatten(-2)
         return torch.cat([positions, torch.sin(angles), torch.cos(angles)], dim=-1)
 
 

@@ -24,7 +24,7 @@ from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.trace import OPSET, trace_model
 from perceiver_deploy.manifest import Manifest, Signature, Variant
-from perceiver_deploy.model.checkpoints.loading import find_checkpoint, load_checkpoint
+from perceiver_deploy.model.checkpoints.loading import Form, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME
 from perceiver_deploy.model.config import PerceiverConfig
@@ -58,6 +58,7 @@ def export_model(
     model_or_checkpoint: nn.Module | str | Path,
     path: str | Path,
     *,
+    form: Form | None = None,
     force: bool = False,
     validate: bool = True,
     weights: bool = True,
@@ -70,6 +71,7 @@ def export_model(
             built from our parts needs a `signature` (see `manifest.Signature`; its task is "custom") and returns a
             dict of named outputs; its bundle holds no source model, and is validated by its golden samples.
         path: the bundle to write.
+        form: whose form the checkpoint is in; found out by default.
         force: replace a bundle that is there.
         validate: run the gate: onnxruntime against eager float64 over the grid.
         weights: put the source model's weights in the bundle.
@@ -81,7 +83,7 @@ def export_model(
     """
     path = Path(path)
     ensure_absent(path, replace=force)
-    model, source = _load(model_or_checkpoint)
+    model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
     log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
     with _in_eval_mode(model):
@@ -112,15 +114,18 @@ def export_model(
     return result
 
 
-def _load(model_or_checkpoint: nn.Module | str | Path) -> tuple[nn.Module, dict[str, Any]]:
+def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
     """The model, and where it comes from without naming this machine."""
     if not isinstance(model_or_checkpoint, str | Path):
         return model_or_checkpoint, {"name": type(model_or_checkpoint).__name__}
-    directory = find_checkpoint(model_or_checkpoint)
+    checkpoint = find_checkpoint(model_or_checkpoint)
     log.info("Loading %s", model_or_checkpoint)
-    model = load_checkpoint(model_or_checkpoint)
-    weights = next(file for name in (SAFETENSORS_NAME, PICKLE_NAME) if (file := directory / name).exists())
-    return model, {"name": directory.resolve().name, "file": weights.name, "sha256": sha256(weights)}
+    model = load_checkpoint(checkpoint, form)
+    candidates = (
+        [checkpoint] if checkpoint.is_file() else [checkpoint / name for name in (SAFETENSORS_NAME, PICKLE_NAME)]
+    )
+    weights = next(file for file in candidates if file.exists())
+    return model, {"name": checkpoint.resolve().name, "file": weights.name, "sha256": sha256(weights)}
 
 
 def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:

@@ -105,7 +105,7 @@ def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], names: Mappi
     if problems:
         raise CheckpointError(
             f"The tensors of {where} do not fit its configuration: {'; '.join(problems)}. "
-            "Check that config.json and the weights belong together."
+            "Check that configuration and weights belong together."
         )
     state = {name: tensors[names[name]] for name in wanted}
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}

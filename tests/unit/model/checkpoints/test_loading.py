@@ -85,7 +85,7 @@ def test_a_loaded_model_does_not_depend_on_its_file_any_more(checkpoint):
 
 def test_a_missing_config_is_named(checkpoint):
     (checkpoint / "config.json").unlink()
-    refusal(checkpoint, r"is not a checkpoint: it has no config\.json")
+    refusal(checkpoint, r"is not a checkpoint of a Perceiver: neither a config\.json")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_another_model_type_is_named(checkpoint):
     refusal(checkpoint, "model_type is 'bert', expected 'perceiver'")
 
 
-@pytest.mark.parametrize("architectures", [["PerceiverForOpticalFlow"], [], None])
+@pytest.mark.parametrize("architectures", [["PerceiverModel"], [["nested"]], [], None])
 def test_an_unknown_architecture_is_answered_with_the_known_ones(checkpoint, architectures):
     (checkpoint / "config.json").write_text(json.dumps({"model_type": "perceiver", "architectures": architectures}))
     message = refusal(checkpoint, "expected one of")
