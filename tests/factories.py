@@ -50,8 +50,13 @@ def small_config(kind: str, **changes: Any) -> PerceiverConfig:
     )
     if kind in IMAGE_KINDS:
         config = PerceiverConfig(
-            "image_classification", _IMAGE_INPUTS[kind], encoder, classifier, preprocessing=_PIXELS
-        ).with_labels(tuple("abcde"))
+            "image_classification",
+            _IMAGE_INPUTS[kind],
+            encoder,
+            classifier,
+            labels=tuple("abcde"),
+            preprocessing=_PIXELS,
+        )
     elif kind == "text_classification":
         config = PerceiverConfig(
             kind,

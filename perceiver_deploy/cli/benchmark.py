@@ -59,7 +59,7 @@ def show_measurements(console: Console, result: BenchmarkResult) -> None:
     measurements = result.measurements
     headers = ["candidate", "top-1 %", "= eager %"]
     for latency in measurements[0].latencies:
-        headers += [f"b{latency.batch} ms", "x eager"]
+        headers += [f"b{latency.batch} ms", "x"]
     rows = []
     for m in measurements:
         shares = () if m.accuracy is None else (m.accuracy.accuracy, m.accuracy.agreement)
@@ -70,7 +70,7 @@ def show_measurements(console: Console, result: BenchmarkResult) -> None:
     threads = result.environment["threads"]
     console.print(
         make_table(
-            f"Accuracy and median latency by batch, interleaved; threads: {threads}",
+            f"Accuracy, median latency by batch, speed-up (x) over eager; threads: {threads}",
             [*headers, "MB"],
             rows,
         )

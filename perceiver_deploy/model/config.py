@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -167,10 +166,6 @@ class PerceiverConfig:
                 f"{where} is not a Perceiver configuration: {place or 'configuration'}: "
                 f"{problem['msg'].removeprefix('Value error, ')}."
             ) from None
-
-    def with_labels(self, labels: tuple[str, ...] | None) -> PerceiverConfig:
-        """The same configuration with other labels."""
-        return dataclasses.replace(self, labels=labels)
 
 
 _INPUT_KINDS: dict[Task, tuple[str, ...]] = {

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.model.checkpoints.haiku_names import BATCH_NORM, CLASSIFIER, LEARNED, POSITIONS, haiku_name
 from perceiver_deploy.model.checkpoints.haiku_pickle import read_pickle
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
@@ -40,10 +41,7 @@ from perceiver_deploy.model.perceiver import PerceiverModel
 _IMAGE_SIZE = (224, 224)
 _FLOW_SIZE = (368, 496)
 _CLIP, _PATCH_SIZE, _AUDIO_SAMPLES = (16, 224, 224), 4, 16 * 1920
-_POSITIONS = "pos_embs"
-_LEARNED = "image_preprocessor/~_build_network_inputs"
-_BATCH_NORM = "image_preprocessor/~/conv2_d_downsample/~/batchnorm"
-_STATE_UNUSED = re.compile(rf"{_BATCH_NORM}/~/(mean_ema/hidden|var_ema/(hidden|counter))")
+_STATE_UNUSED = re.compile(rf"{BATCH_NORM}/~/(mean_ema/hidden|var_ema/(hidden|counter))")
 """The averages before their bias is removed, and the second copy of how many there were: only training needs them."""
 
 
@@ -62,7 +60,7 @@ def load_haiku(path: Path) -> PerceiverModel:
         )
     config = _convert_config(kind, parameters)
     model = build_on_meta(config, path)
-    names = {name: _haiku_name(name, kind) for name in model.state_dict()}
+    names = {name: haiku_name(name, kind.encoder, kind.decoder) for name in model.state_dict()}
     tensors = {name: _to_torch(name, array) for name, array in parameters.arrays.items()}
     assign_tensors(model, tensors, names, path)
     return model.eval()
@@ -108,7 +106,7 @@ def _flatten(content: Any, path: Path) -> dict[str, NDArray[Any]]:
 def _to_torch(name: str, array: NDArray[Any]) -> Tensor:
     """Linear weights [in, out] become [out, in], convolutions [height, width, in, out] [out, in, height, width]."""
     tensor = torch.from_numpy(array)
-    if name.startswith(_BATCH_NORM):
+    if name.startswith(BATCH_NORM):
         return tensor.long() if name.endswith("/counter") else tensor.flatten()
     if name.endswith("/w"):
         tensor = tensor.permute(3, 2, 0, 1) if tensor.ndim == 4 else tensor.mT if tensor.ndim == 2 else tensor
@@ -128,12 +126,12 @@ def _attention(parameters: _Parameters, layer: str, num_heads: int, *, residual:
 
 def _convert_config(kind: _Kind, parameters: _Parameters) -> PerceiverConfig:
     encoder, decoder = kind.encoder, kind.decoder
-    num_latents, d_latents = parameters.shape(f"{encoder}/~/trainable_position_encoding/{_POSITIONS}")
+    num_latents, d_latents = parameters.shape(f"{encoder}/~/trainable_position_encoding/{POSITIONS}")
     layers = {
         match[0] for name in parameters.arrays if (match := re.match(rf"{encoder}/~/self_attention(_\d+)?/", name))
     }
     (query_channels,) = parameters.shape(f"{decoder}/cross_attention/layer_norm/scale", 1)
-    projection, queries = f"{decoder}/output/w", f"{decoder}/~/trainable_position_encoding/{_POSITIONS}"
+    projection, queries = f"{decoder}/output/w", f"{decoder}/~/trainable_position_encoding/{POSITIONS}"
     try:
         parts = kind.convert(parameters, parameters.shape(f"{encoder}/~/cross_attention/layer_norm_1/scale", 1)[0])
         return PerceiverConfig(
@@ -163,7 +161,7 @@ def _convert_config(kind: _Kind, parameters: _Parameters) -> PerceiverConfig:
 
 def _text(parameters: _Parameters, channels: int) -> dict[str, Any]:
     vocabulary, _ = parameters.shape("embed/embeddings")
-    length, _ = parameters.shape(f"trainable_position_encoding/{_POSITIONS}")
+    length, _ = parameters.shape(f"trainable_position_encoding/{POSITIONS}")
     return {
         "task": "masked_lm",
         "input": TextInput(vocabulary, length, channels),
@@ -187,11 +185,11 @@ def _image(image: ImageInput) -> dict[str, Any]:
 
 
 def _learned_image(parameters: _Parameters, channels: int) -> dict[str, Any]:
-    places, table_channels = parameters.shape(f"{_LEARNED}/trainable_position_encoding/{_POSITIONS}")
+    places, table_channels = parameters.shape(f"{LEARNED}/trainable_position_encoding/{POSITIONS}")
     size = math.isqrt(places)
     if size * size != places:
         raise ValueError(f"{places} learned positions are of no square image")
-    _, projected = parameters.shape(f"{_LEARNED}/position_encoding_projector/linear/w")
+    _, projected = parameters.shape(f"{LEARNED}/position_encoding_projector/linear/w")
     _, _, colours, stem = parameters.shape("image_preprocessor/~/conv2_d/w", 4)
     table = LearnedPositions((size, size), table_channels, projected)
     return _image(ImageInput("conv1x1", table, stem, (size, size), colours))
@@ -216,14 +214,14 @@ def _flow(parameters: _Parameters, channels: int) -> dict[str, Any]:
 
 def _multimodal(parameters: _Parameters, channels: int) -> dict[str, Any]:
     def width(modality: str) -> int:
-        return channels - parameters.shape(f"multimodal_preprocessor/{modality}_padding/{_POSITIONS}")[1]
+        return channels - parameters.shape(f"multimodal_preprocessor/{modality}_padding/{POSITIONS}")[1]
 
     _, samples_per_patch = parameters.shape("audio_postprocessor/linear/w")
     frames, height, image_width = _CLIP
     grid = (frames, height // _PATCH_SIZE, image_width // _PATCH_SIZE)
     video = FourierPositions(_fourier_bands(width("image") - 3 * _PATCH_SIZE**2, 3), max_resolution=grid)
     audio = FourierPositions(_fourier_bands(width("audio") - samples_per_patch, 1), max_resolution=(_AUDIO_SAMPLES,))
-    label_query = f"classification_decoder/~/basic_decoder/~/trainable_position_encoding/{_POSITIONS}"
+    label_query = f"classification_decoder/~/basic_decoder/~/trainable_position_encoding/{POSITIONS}"
     return {
         "task": "multimodal_autoencoding",
         "input": MultimodalInput(
@@ -255,84 +253,19 @@ class _Kind:
     encoder: str = "perceiver_encoder"
 
 
-_CLASSIFIER = "classification_decoder/~/basic_decoder"
 # The last has no parameters of its own input, so that its marker is one that others have too.
 _KINDS = (
     _Kind("embed/embeddings", _text, "basic_decoder", 1, 8, cross_heads=8, decoder_heads=8, projected=False),
-    _Kind("image_preprocessor/~/conv2_d/w", _learned_image, _CLASSIFIER, 8, 8),
-    _Kind("image_preprocessor/~/conv2_d_downsample/~/conv/w", _conv_image, _CLASSIFIER, 8, 8, decoder_residual=True),
+    _Kind("image_preprocessor/~/conv2_d/w", _learned_image, CLASSIFIER, 8, 8),
+    _Kind("image_preprocessor/~/conv2_d_downsample/~/conv/w", _conv_image, CLASSIFIER, 8, 8, decoder_residual=True),
     _Kind("image_preprocessor/patches_linear/w", _flow, "flow_decoder/~/basic_decoder", 1, 16),
     _Kind(
-        f"multimodal_preprocessor/image_padding/{_POSITIONS}",
+        f"multimodal_preprocessor/image_padding/{POSITIONS}",
         _multimodal,
         "multimodal_decoder/~/basic_decoder",
         1,
         8,
         encoder="encoder",
     ),
-    _Kind(f"{_CLASSIFIER}/output/w", _fourier_image, _CLASSIFIER, 8, 8, decoder_residual=True),
+    _Kind(f"{CLASSIFIER}/output/w", _fourier_image, CLASSIFIER, 8, 8, decoder_residual=True),
 )
-
-_LAYER_NAMES = {
-    "query_norm": "layer_norm",
-    "key_value_norm": "layer_norm_1",
-    "query": "attention/linear",
-    "key": "attention/linear_1",
-    "value": "attention/linear_2",
-    "output": "attention/linear_3",
-    "mlp.0": "mlp/linear",
-    "mlp.2": "mlp/linear_1",
-}
-_NAMES = {
-    "output_bias": "embedding_decoder/bias",
-    "input_adapter.embeddings.weight": "embed/embeddings",
-    "input_adapter.position_embeddings.weight": f"trainable_position_encoding/{_POSITIONS}",
-    "input_adapter.positions.table": f"{_LEARNED}/trainable_position_encoding/{_POSITIONS}",
-    "input_adapter.stem.batch_norm.weight": f"{_BATCH_NORM}/scale",
-    "input_adapter.stem.batch_norm.bias": f"{_BATCH_NORM}/offset",
-    "input_adapter.stem.batch_norm.running_mean": f"{_BATCH_NORM}/~/mean_ema/average",
-    "input_adapter.stem.batch_norm.running_var": f"{_BATCH_NORM}/~/var_ema/average",
-    "input_adapter.stem.batch_norm.num_batches_tracked": f"{_BATCH_NORM}/~/mean_ema/counter",
-    "output_queries.label": f"{_CLASSIFIER}/~/trainable_position_encoding/{_POSITIONS}",
-}
-_MODULES = {
-    "input_adapter.stem.conv": "image_preprocessor/~/conv2_d_downsample/~/conv",
-    "input_adapter.stem": "image_preprocessor/~/conv2_d",
-    "input_adapter.positions.projection": f"{_LEARNED}/position_encoding_projector/linear",
-    "input_adapter.projection": "image_preprocessor/patches_linear",
-    "outputs.audio": "audio_postprocessor/linear",
-    "outputs.image": "projection_postprocessor/linear",
-    "outputs.label": "classification_postprocessor/linear",
-}
-
-
-def _haiku_name(name: str, kind: _Kind) -> str:
-    """Haiku's name of one of our tensors."""
-    if name in _NAMES:
-        return _NAMES[name]
-    if name in ("encoder.latents", "decoder.queries"):
-        module = kind.encoder if name == "encoder.latents" else kind.decoder
-        return f"{module}/~/trainable_position_encoding/{_POSITIONS}"
-    if match := re.fullmatch(r"(input_adapter|output_queries)\.(padding|mask)\.(\w+)", name):
-        module = "multimodal_preprocessor" if match[1] == "input_adapter" else "multimodal_decoder/~decoder_query"
-        return f"{module}/{match[3]}_{'padding' if match[2] == 'padding' else 'mask_token'}/{_POSITIONS}"
-    module, leaf = name.rsplit(".", 1)
-    modules = {**_MODULES, "decoder.projection": f"{kind.decoder}/output"}
-    if module in modules:
-        return f"{modules[module]}/{'w' if leaf == 'weight' else 'b'}"
-    return _layer_tensor_name(module, leaf, kind)
-
-
-def _layer_tensor_name(module: str, leaf: str, kind: _Kind) -> str:
-    match = re.fullmatch(r"(encoder|decoder)\.(cross_attention|self_attends\.(\d+))\.(.+)", module)
-    assert match is not None, module
-    layer = "cross_attention"
-    if match[3] is not None:
-        layer = "self_attention" if match[3] == "0" else f"self_attention_{match[3]}"
-    place = f"{kind.encoder}/~" if match[1] == "encoder" else kind.decoder
-    if match[4] == "mlp_norm":
-        inner = "layer_norm_2" if layer == "cross_attention" else "layer_norm_1"
-    else:
-        inner = _LAYER_NAMES[match[4]]
-    names = {"weight": "scale", "bias": "offset"} if "norm" in inner else {"weight": "w", "bias": "b"}
-    return f"{place}/{layer}/{inner}/{names[leaf]}"
