@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import Preprocessing, Task
@@ -47,10 +47,10 @@ class EncoderConfig:
     """
 
     __pydantic_config__ = _FORBID_EXTRA
-    num_latents: int
-    d_latents: int
-    num_blocks: int
-    num_self_attends_per_block: int
+    num_latents: PositiveInt
+    d_latents: PositiveInt
+    num_blocks: PositiveInt
+    num_self_attends_per_block: PositiveInt
     cross_attention: AttentionConfig
     self_attention: AttentionConfig
     num_cross_attentions: int = 1
@@ -115,7 +115,7 @@ class PerceiverConfig:
     encoder: EncoderConfig
     decoder: Annotated[DecoderConfig | MeanDecoderConfig, Field(discriminator="kind")]
     semantics: Semantics = field(default_factory=Semantics)
-    dropout: float = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     initializer_range: float = 0.02
     labels: tuple[str, ...] | None = None
     preprocessing: Preprocessing | None = None

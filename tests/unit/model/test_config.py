@@ -27,3 +27,13 @@ def test_a_configuration_with_labels_that_do_not_match_its_outputs_is_refused():
     document["labels"] = ["only one"]
     with pytest.raises(CheckpointError, match=r"here is not a Perceiver configuration: .*1 labels for 5 outputs"):
         PerceiverConfig.from_document(document, "here")
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"), [("encoder", "num_blocks", 0), ("encoder", "num_latents", -1), (None, "dropout", 7)]
+)
+def test_a_value_out_of_range_is_refused_and_named(part, field, value):
+    document = json.loads(small_config("fourier").to_json())
+    (document[part] if part else document)[field] = value
+    with pytest.raises(CheckpointError, match=field):
+        PerceiverConfig.from_document(document, "here")
