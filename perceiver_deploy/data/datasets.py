@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import UsageError
+from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Preprocessing, Task
 
 
@@ -40,6 +40,11 @@ class DataSet:
     preprocessing: Preprocessing
     train: Split
     test: Split
+
+    def require_task(self, task: Task, where: str) -> None:
+        """Raise an `InputError` unless the data set is for the task of the bundle `where`."""
+        if self.task != task:
+            raise InputError(f"Data set {self.name!r} is for {self.task}; the bundle's task is {task} ({where}).")
 
 
 def load_dataset(name: str) -> DataSet:

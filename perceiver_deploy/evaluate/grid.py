@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +22,10 @@ class Case:
     name: str
     sizes: dict[str, int]
     mask: Mask = "none"
+
+    def __str__(self) -> str:
+        """`odd (batch 3, height 5, width 7)`."""
+        return f"{self.name} ({', '.join(f'{name} {size}' for name, size in self.sizes.items())})"
 
     def shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The shape of an input at this case."""
@@ -98,8 +101,3 @@ def _pixels(shape: tuple[int, ...], preprocessing: ImagePreprocessing, rng: np.r
     mean = np.array(preprocessing.mean)[:, None, None]
     std = np.array(preprocessing.std)[:, None, None]
     return ((rng.random(shape) - mean) / std).astype(np.float32)
-
-
-def sizes_text(sizes: Mapping[str, int]) -> str:
-    """`batch 1, height 8, width 8`."""
-    return ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -135,8 +135,7 @@ def benchmark_bundles(
 
 def _check_data(data: DataSet, bundle: Bundle) -> None:
     """Refuse a data set whose metric would mean nothing for the bundle's model."""
-    if data.task != bundle.manifest.task:
-        raise InputError(f"Data set {data.name!r} is for {data.task}; {bundle.path} is for {bundle.manifest.task}.")
+    data.require_task(bundle.manifest.task, str(bundle.path))
     if bundle.manifest.labels != data.labels:
         raise InputError(
             f"Data set {data.name!r} has other labels than {bundle.path}: {', '.join(data.labels[:5])}, ... against "

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.data.datasets import LOADERS, Split, load_dataset
+from perceiver_deploy.data.datasets import LOADERS, load_dataset
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.operators import count_operators
@@ -77,11 +77,12 @@ def convert_bundle(
         if precision in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
         data = _calibration_rows(opened, calibration, samples)
+        count = len(next(iter(data.values())))
         source = opened.file(opened.variant(_SOURCE).files["full"])
         relative = f"onnx/{precision}.onnx"
         target = staging.path(relative)
-        log.info("Calibrating on %d samples", len(data))
-        report = quantize_int8(source, target, track(_batches(data), "Calibrating", -(-len(data) // _BATCH)))
+        log.info("Calibrating on %d samples", count)
+        report = quantize_int8(source, target, track(_batches(data), "Calibrating", -(-count // _BATCH)))
         log.info("Quantised %d of %d weight GEMMs", report.quantized, report.weight_gemms)
         graph = ir.load(target)
         variant = Variant(
@@ -92,7 +93,7 @@ def convert_bundle(
             recipe={
                 "operators": count_operators(graph),
                 "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
-                "calibration": {"method": "minmax", "samples": len(data), "sha256": _digest(data)},
+                "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data)},
                 "weight_gemms": report.weight_gemms,
                 "quantized": report.quantized,
                 "left": list(report.left),
@@ -108,15 +109,14 @@ def convert_bundle(
             staging.remove(str(PurePosixPath(file).with_suffix(".json")))
         sizes = target.stat().st_size, source.stat().st_size
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
-    return ConvertResult(str(bundle), precision, report, len(data), *sizes, relative_l2, top1)
+    return ConvertResult(str(bundle), precision, report, count, *sizes, relative_l2, top1)
 
 
-def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Split:
+def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Arrays:
     """The samples, checked against the model's inputs."""
     if str(calibration) in LOADERS:
         data = load_dataset(str(calibration))
-        if data.task != bundle.manifest.task:
-            raise InputError(f"Data set {data.name!r} is for {data.task}; the bundle's task is {bundle.manifest.task}.")
+        data.require_task(bundle.manifest.task, str(bundle.path))
         inputs = data.train.inputs
     else:
         inputs = _read_npz(Path(calibration))
@@ -125,8 +125,7 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
     for name, array in inputs.items():
         if not np.isfinite(array).all():
             raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
-    inputs = {name: array[:samples] for name, array in inputs.items()}
-    return Split(inputs, np.zeros(len(next(iter(inputs.values()))), np.int64))
+    return {name: array[:samples] for name, array in inputs.items()}
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -139,12 +138,13 @@ def _read_npz(path: Path) -> Arrays:
         ) from None
 
 
-def _batches(data: Split) -> Iterator[Arrays]:
-    for start in range(0, len(data), _BATCH):
-        yield data.rows(slice(start, start + _BATCH))
+def _batches(data: Arrays) -> Iterator[Arrays]:
+    count = len(next(iter(data.values())))
+    for start in range(0, count, _BATCH):
+        yield {name: array[start : start + _BATCH] for name, array in data.items()}
 
 
-def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple[float, float | None]:
+def _agreement(bundle: Bundle, source: Path, target: Path, data: Arrays) -> tuple[float, float | None]:
     """Relative L2 and top-1 agreement of the first output of both graphs on the calibration samples."""
     stage, axes = bundle.manifest.stages["full"], bundle.manifest.axes
     name, results = stage.outputs[0].name, []
@@ -155,8 +155,8 @@ def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple
     return figures.relative_l2, figures.top1
 
 
-def _digest(data: Split) -> str:
+def _digest(data: Arrays) -> str:
     digest = hashlib.sha256()
-    for name in sorted(data.inputs):
-        digest.update(np.ascontiguousarray(data.inputs[name]).tobytes())
+    for name in sorted(data):
+        digest.update(np.ascontiguousarray(data[name]).tobytes())
     return digest.hexdigest()

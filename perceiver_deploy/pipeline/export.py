@@ -17,7 +17,7 @@ from torch import nn
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
 from perceiver_deploy.errors import ExportError, ParityError
-from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
+from perceiver_deploy.evaluate.grid import Case, shape_grid
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.evaluate.samples import Sample
@@ -183,7 +183,7 @@ def _gate(
                 result.verdicts += verdicts
                 if not all(verdict.passed for verdict in verdicts):
                     return samples, sample
-    result.capped = [f"{case.name} ({sizes_text(case.sizes)})" for case in capped]
+    result.capped = [str(case) for case in capped]
     return samples, None
 
 

@@ -28,13 +28,13 @@ RECORD = "training.json"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The metric on the test split, and what it took."""
+    """The metric on the test split, and what it took. `final_loss` is None where a finished run was resumed."""
 
     checkpoint: str
     recipe: str
     seed: int
     steps: int
-    final_loss: float
+    final_loss: float | None
     metric: str
     value: float
     interval: tuple[float, float]
@@ -74,7 +74,7 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
         recipe=name,
         seed=seed,
         steps=recipe.steps,
-        final_loss=losses.values[-1] if losses.values else float("nan"),
+        final_loss=losses.values[-1] if losses.values else None,
         metric="top-1 accuracy on the test split",
         value=value,
         interval=wilson_interval(value, len(data.test)),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError
 from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.grid import Case, shape_grid, sizes_text
+from perceiver_deploy.evaluate.grid import Case, shape_grid
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, judge
 from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.pipeline.reports import write_report
@@ -72,7 +72,7 @@ def validate_bundle(
         for sample in samples:
             log.info("Validating case %s", sample.name)
             verdicts += judge(candidates, sample)
-    left_out = tuple(f"{case.name} ({sizes_text(case.sizes)})" for case in capped)
+    left_out = tuple(str(case) for case in capped)
     document = {
         "environment": describe_environment(),
         "capped": left_out,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_deploy.evaluate.grid import make_inputs, shape_grid, sizes_text
+from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.manifest import Axis, ImagePreprocessing, Signature, Stage, TensorSpec
 from tests.factories import KINDS, TEXT_KINDS, small_model
 
@@ -161,5 +161,5 @@ def test_inputs_are_the_same_for_one_seed_and_differ_for_another():
     assert not np.array_equal(first, other)
 
 
-def test_sizes_text_lists_axes_in_order():
-    assert sizes_text({"batch": 1, "height": 8}) == "batch 1, height 8"
+def test_a_case_is_shown_by_its_name_and_its_axes_in_order():
+    assert str(Case("opt", {"batch": 1, "height": 8})) == "opt (batch 1, height 8)"

@@ -95,6 +95,8 @@ def test_train_recipe_writes_a_checkpoint_with_its_metric_and_refuses_to_mix_run
         training.train_recipe("digits", output, seed=2, resume=True)
     again = training.train_recipe("digits", output, seed=1, resume=True)
     assert again.value == result.value
+    assert json.dumps(again.to_json(), allow_nan=False)  # a run that was finished already has no loss of its own
+    assert again.final_loss is None
 
 
 def test_shipped_digits_checkpoint_is_small_and_reaches_its_recorded_metric(data):
