@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from perceiver_deploy.preprocessing import Preprocessing
+from perceiver_deploy.strict import Strict
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
@@ -53,11 +56,7 @@ def _inside_bundle(path: str) -> str:
 BundlePath = Annotated[str, AfterValidator(_inside_bundle)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Axis(_Strict):
+class Axis(Strict):
     """Sizes that a symbolic axis may take. `max` is None where nothing bounds it."""
 
     min: int = Field(default=1, ge=1)
@@ -84,7 +83,7 @@ class Axis(_Strict):
         return None
 
 
-class TensorSpec(_Strict):
+class TensorSpec(Strict):
     """One input or output: name, NumPy dtype, shape, and the values it may take.
 
     A size is a number, the name of an axis, or an expression of axes (`16*queries_audio`, `samples/16`); `maximum` may
@@ -98,7 +97,7 @@ class TensorSpec(_Strict):
     maximum: int | str | None = None
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """Inputs and outputs of one ONNX graph."""
 
     inputs: tuple[TensorSpec, ...]
@@ -128,7 +127,7 @@ def axes_of(size: int | str) -> list[str]:
     return [] if isinstance(size, int) else re.findall(r"[a-z]\w*", size)
 
 
-class Signature(_Strict):
+class Signature(Strict):
     """What a model takes and gives: the stage it is exported as and the axes its shapes name."""
 
     task: Task
@@ -136,17 +135,17 @@ class Signature(_Strict):
     stage: Stage
 
 
-class Variant(_Strict):
+class Variant(Strict):
     """A named set of ONNX files, one per stage, with a precision and the runtimes it is for."""
 
     precision: Precision
     runtimes: tuple[RuntimeName, ...] = Field(alias="for")
     source: str | None = Field(default=None, alias="from")
     files: dict[StageName, BundlePath]
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
-class Engine(_Strict):
+class Engine(Strict):
     """A compiled TensorRT file. All facts about it are in its side-car, `engines/NAME.json`."""
 
     variant: str
@@ -154,38 +153,14 @@ class Engine(_Strict):
     file: BundlePath
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """Digest and size of one file of the bundle."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
 
 
-class ImagePreprocessing(_Strict):
-    """Centre crop to `crop_fraction` of the short side, bicubic resize to `size`, then (x / 255 - mean) / std."""
-
-    kind: Literal["image"] = "image"
-    size: tuple[int, int] | None = Field(description="height and width fed to the model; None keeps the image's own")
-    crop_fraction: float | None = None
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class TextPreprocessing(_Strict):
-    """UTF-8 bytes plus `byte_offset`, between `cls_id` and `sep_id`, padded with `pad_id`."""
-
-    kind: Literal["text"] = "text"
-    byte_offset: int = 6
-    pad_id: int = 0
-    mask_id: int = 3
-    cls_id: int = 4
-    sep_id: int = 5
-
-
-Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
-
-
-class Manifest(_Strict):
+class Manifest(Strict):
     """All of `bundle.json`."""
 
     schema_version: Literal[1] = 1
@@ -193,11 +168,11 @@ class Manifest(_Strict):
     axes: dict[str, Axis]
     stages: dict[StageName, Stage]
     variants: dict[str, Variant]
-    engines: dict[str, Engine] = {}
-    files: dict[BundlePath, FileEntry] = {}
+    engines: dict[str, Engine] = Field(default_factory=dict)
+    files: dict[BundlePath, FileEntry] = Field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _references_exist(self) -> Manifest:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.manifest import Preprocessing, Task
+from perceiver_deploy.manifest import Task
+from perceiver_deploy.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

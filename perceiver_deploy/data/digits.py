@@ -7,7 +7,7 @@ import numpy as np
 from perceiver_deploy.data.datasets import DataSet, Split
 from perceiver_deploy.data.images import normalize
 from perceiver_deploy.errors import requires
-from perceiver_deploy.manifest import ImagePreprocessing
+from perceiver_deploy.preprocessing import ImagePreprocessing
 
 PREPROCESSING = ImagePreprocessing(size=(8, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 TEST_SIZE = 450

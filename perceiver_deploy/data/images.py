@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.errors import InputError, requires
-from perceiver_deploy.manifest import ImagePreprocessing
+from perceiver_deploy.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.manifest import TextPreprocessing
+from perceiver_deploy.preprocessing import TextPreprocessing
 
 MASK_TEXT = "[MASK]"
 

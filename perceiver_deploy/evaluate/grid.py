@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.manifest import Axis, ImagePreprocessing, Preprocessing, Signature, TensorSpec, evaluate_size
+from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
+from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing
 
 Mask = Literal["none", "padded", "half", "fully masked row"]
 _MASK_NAME = "attention_mask"

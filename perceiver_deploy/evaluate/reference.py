@@ -11,7 +11,8 @@ from torch import nn
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.samples import Sample
-from perceiver_deploy.manifest import Preprocessing, Signature
+from perceiver_deploy.manifest import Signature
+from perceiver_deploy.preprocessing import Preprocessing
 from perceiver_deploy.runtimes.torch import EagerSession
 
 _ALWAYS_RUN = 2

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import Preprocessing, Task
+from perceiver_deploy.manifest import Task
 from perceiver_deploy.model.input_config import Input, LabelInput, MultimodalInput
+from perceiver_deploy.preprocessing import Preprocessing
 
 FORMAT = "perceiver-deploy"
 FORMAT_VERSION = 1

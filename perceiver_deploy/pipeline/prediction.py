@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.text import decode, encode, read_text
 from perceiver_deploy.errors import BundleError, InputError
-from perceiver_deploy.manifest import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.preprocessing import ImagePreprocessing, TextPreprocessing
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.session import Session
 

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import ImagePreprocessing, TextPreprocessing
 from perceiver_deploy.model.checkpoints.haiku_names import BATCH_NORM, CLASSIFIER, LEARNED, POSITIONS, haiku_name
 from perceiver_deploy.model.checkpoints.haiku_pickle import read_pickle
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
@@ -37,6 +36,7 @@ from perceiver_deploy.model.input_config import (
     VideoInput,
 )
 from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.preprocessing import ImagePreprocessing, TextPreprocessing
 
 _IMAGE_SIZE = (224, 224)
 _FLOW_SIZE = (368, 496)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import ImagePreprocessing, Preprocessing, TextPreprocessing
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
 from perceiver_deploy.model.input_config import (
     AudioInput,
@@ -24,6 +23,7 @@ from perceiver_deploy.model.input_config import (
     TextInput,
     VideoInput,
 )
+from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
 
 _IMAGE_SIZE = (224, 224)
 _BICUBIC = 3

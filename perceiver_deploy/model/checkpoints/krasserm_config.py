@@ -5,7 +5,6 @@ Source: the backend.py of each model in perceiver-io 0.11.0 on PyPI, for what a 
 
 from __future__ import annotations
 
-from perceiver_deploy.manifest import TextPreprocessing
 from perceiver_deploy.model.checkpoints.krasserm_options import (
     ClassificationDecoderOptions,
     DecoderOptions,
@@ -19,6 +18,7 @@ from perceiver_deploy.model.checkpoints.krasserm_options import (
 )
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
 from perceiver_deploy.model.input_config import FlowInput, FourierPositions, ImageInput, Input, TextInput
+from perceiver_deploy.preprocessing import TextPreprocessing
 
 _BYTE_VOCABULARY = 262  # 256 bytes and 6 special tokens: the tokenizer of DeepMind's language model
 _FLOW_PATCH_CHANNELS = 27

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perceiver_deploy.data.text import decode, encode, read_text
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.manifest import TextPreprocessing
+from perceiver_deploy.preprocessing import TextPreprocessing
 
 TEXT = TextPreprocessing()
 TOKENIZER = transformers.PerceiverTokenizer()

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
-from perceiver_deploy.manifest import Axis, ImagePreprocessing, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.preprocessing import ImagePreprocessing
 from tests.factories import KINDS, TEXT_KINDS, small_model
 
 MASKED = ["odd, padded", "odd, half", "odd, fully masked row"]

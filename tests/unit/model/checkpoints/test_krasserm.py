@@ -14,9 +14,9 @@ import torch
 
 import perceiver_deploy
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import TextPreprocessing
 from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
+from perceiver_deploy.preprocessing import TextPreprocessing
 from tests.factories import relative_l2
 
 FLOAT64 = 1e-10
