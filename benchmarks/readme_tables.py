@@ -24,7 +24,8 @@ def digits(document: dict[str, Any]) -> str:
     rows = []
     for m in measurements:
         speeds = [f"{1000 * s['p50']:.2f} ms, {m['speed_up'][str(s['batch'])]:.2f}x" for s in m["latencies"]]
-        shares = [f"{100 * m['accuracy'][key]:.2f} %" for key in ("accuracy", "agreement")]
+        accuracy = m["accuracy"]
+        shares = [f"{100 * share:.2f} %" for share in (accuracy["metrics"][0]["value"], accuracy["agreement"])]
         rows.append([m["name"], *shares, *speeds, f"{m['file_bytes'] / 1e6:.2f} MB"])
     return table(header, rows)
 

@@ -54,16 +54,21 @@ def command(
 
 def show_measurements(console: Console, result: BenchmarkResult) -> None:
     """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
-    from perceiver_deploy.cli.tables import make_table, percent
+    from perceiver_deploy.cli.tables import make_table
 
     measurements = result.measurements
-    headers = ["candidate", "top-1 %", "= eager %"]
+    accuracy = measurements[0].accuracy
+    metrics = () if accuracy is None else accuracy.metrics
+    headers = ["candidate", *(metric.metric for metric in metrics), *(["= eager %"] if metrics else [])]
     for latency in measurements[0].latencies:
         headers += [f"b{latency.batch} ms", "x"]
     rows = []
     for m in measurements:
-        shares = () if m.accuracy is None else (m.accuracy.accuracy, m.accuracy.agreement)
-        row = [m.name, *([f"{100 * share:.2f}" for share in shares] or ["", ""])]
+        row = [m.name]
+        if m.accuracy is not None:
+            agreement = m.accuracy.agreement
+            row += [metric.text() for metric in m.accuracy.metrics]
+            row.append("" if agreement is None else f"{100 * agreement:.2f}")
         for latency in m.latencies:
             row += [f"{1000 * latency.percentile(50):.2f}", f"{m.speed_up[latency.batch]:.2f}"]
         rows.append([*row, f"{m.file_bytes / 1e6:.2f}"])
@@ -75,8 +80,6 @@ def show_measurements(console: Console, result: BenchmarkResult) -> None:
             rows,
         )
     )
-    if (accuracy := measurements[0].accuracy) is not None:
-        low, high = accuracy.interval
-        console.print(
-            f"top-1 on {accuracy.examples} test examples; eager's 95 % interval is {percent(low)} to {percent(high)}"
-        )
+    for metric in metrics:
+        low, high = (metric.text(bound) for bound in metric.interval)
+        console.print(f"{metric.metric} on {metric.examples} test examples; eager's 95 % interval is {low} to {high}")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the output folder.")
 def command(recipe: str, output: Path, seed: int, *, resume: bool) -> Outcome:
-    """Train RECIPE (digits) and write a checkpoint with its metric."""
+    """Train RECIPE and write a checkpoint with its metric and that of a baseline."""
     from perceiver_deploy.pipeline.training import train_recipe
 
     result = train_recipe(recipe, output, seed=seed, resume=resume)
@@ -42,9 +42,13 @@ def command(recipe: str, output: Path, seed: int, *, resume: bool) -> Outcome:
 
 
 def _show(console: Console, result: TrainingResult) -> None:
-    low, high = result.interval
+    for measured, baseline in zip(result.metrics, result.baseline_metrics, strict=True):
+        low, high = (measured.text(bound) for bound in measured.interval)
+        console.print(
+            f"{result.recipe}: {measured.metric} {measured.text()} on {measured.examples} test examples (95 % interval "
+            f"{low} to {high}); {result.baseline}: {baseline.text()}"
+        )
     console.print(
-        f"{result.recipe}: {100 * result.value:.2f} % {result.metric} ({result.examples} examples, 95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f} %), {result.parameters:,} parameters, {result.steps} steps in "
-        f"{result.seconds:.0f} s. Checkpoint: {result.checkpoint}"
+        f"{result.parameters:,} parameters, {result.steps} steps in {result.seconds:.0f} s. "
+        f"Checkpoint: {result.checkpoint}"
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.metrics import TOP1, Metric
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Task
 from perceiver_deploy.preprocessing import Preprocessing
@@ -16,31 +18,33 @@ from perceiver_deploy.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs by name, first axis the examples, and one target an example."""
+    """Inputs by name and targets, first axis the examples; `shared` inputs go with every batch as they are."""
 
     inputs: Arrays
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
+    shared: Arrays = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def rows(self, index: slice | NDArray[np.int64]) -> Arrays:
-        """Inputs of some examples."""
-        return {name: array[index] for name, array in self.inputs.items()}
+        """Inputs of some examples, as a model takes them."""
+        return {name: array[index] for name, array in self.inputs.items()} | self.shared
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A labelled data set with a fixed split, what it is and under which licence."""
+    """A data set with a fixed split, what it is and under which licence, and the metrics it is judged by."""
 
     name: str
     task: Task
     source: str
     license: str
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
     train: Split
     test: Split
+    metrics: tuple[Metric, ...] = (TOP1,)
 
     def require_task(self, task: Task, where: str) -> None:
         """Raise an `InputError` unless the data set is for the task of the bundle `where`."""

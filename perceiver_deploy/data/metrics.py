@@ -1,19 +1,85 @@
-"""Task metrics, in NumPy, and how sure they are."""
+"""Task metrics, in NumPy, and how sure they are: the mean of one score an example, with a 95 % interval."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
+
+if TYPE_CHECKING:
+    from perceiver_deploy.data.datasets import Split
+
+Run = Callable[[Arrays], Arrays]
+"""Inputs by name to outputs by name: a session's `run`, or a baseline that is no neural network."""
+
 _Z95 = 1.959964
+_RESAMPLES = 10_000
+_BATCH = 32
 
 
-def top1_accuracy(logits: NDArray[Any], targets: NDArray[np.int64]) -> float:
-    """Share of rows [examples, classes] whose largest entry is the target."""
-    return float((logits.argmax(-1) == targets).mean())
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit.
+
+    `scores` takes outputs, inputs and targets of a split and gives one score an example, NaN where the example does
+    not count. In the unit "%" scores are shares of 1.
+    """
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    scores: Callable[[Arrays, Arrays, NDArray[Any]], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's mean over the examples that count, and its 95 % confidence interval."""
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    value: float
+    interval: tuple[float, float]
+    examples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+    def text(self, value: float | None = None) -> str:
+        """The value, or another one of this metric, with its unit."""
+        return format_value(self.value if value is None else value, self.unit)
+
+
+def format_value(value: float, unit: str) -> str:
+    """`97.33 %` for the share 0.9733, `1.250 px` else."""
+    return f"{100 * value:.2f} %" if unit == "%" else f"{value:.3f} {unit}"
+
+
+def collect_outputs(run: Run, data: Split) -> Arrays:
+    """Outputs for all examples of a split, computed in batches."""
+    parts = [run(data.rows(slice(start, start + _BATCH))) for start in range(0, len(data), _BATCH)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def measure(outputs: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Measured, ...]:
+    """The metrics of a split's outputs."""
+    return tuple(_measure(metric, outputs, data) for metric in metrics)
+
+
+def _measure(metric: Metric, outputs: Arrays, data: Split) -> Measured:
+    scores = np.asarray(metric.scores(outputs, data.rows(slice(None)), data.targets), np.float64)
+    scores = scores[~np.isnan(scores)]
+    value = float(scores.mean())
+    binary = bool(np.isin(scores, (0, 1)).all())
+    interval = wilson_interval(value, len(scores)) if binary else bootstrap_interval(scores)
+    return Measured(metric.name, metric.unit, metric.higher_is_better, value, interval, len(scores))
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -22,3 +88,19 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     spread = _Z95 * math.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
     scale = 1 + _Z95**2 / count
     return (centre - spread) / scale, (centre + spread) / scale
+
+
+def bootstrap_interval(scores: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean of scores [examples], from seeded resamples (Efron, 1979)."""
+    rng = np.random.default_rng(seed)
+    means = [float(scores[rng.integers(len(scores), size=len(scores))].mean()) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _top1(outputs: Arrays, inputs: Arrays, targets: NDArray[Any]) -> NDArray[np.float64]:
+    return (outputs["logits"].argmax(-1) == targets).astype(np.float64)
+
+
+TOP1 = Metric("top-1 accuracy", "%", True, _top1)
+"""Share of examples whose largest logit is the target."""

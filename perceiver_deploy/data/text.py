@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import InputError
+from perceiver_deploy.manifest import Axis
 from perceiver_deploy.preprocessing import TextPreprocessing
 
 MASK_TEXT = "[MASK]"
@@ -35,6 +37,21 @@ def encode(text: str, preprocessing: TextPreprocessing) -> NDArray[np.int64]:
             ids.append(preprocessing.mask_id)
         ids += [byte + preprocessing.byte_offset for byte in part.encode("utf-8")]
     return np.array([*ids, preprocessing.sep_id], np.int64)
+
+
+def read_tokens(path: Path, preprocessing: TextPreprocessing, length: Axis) -> Arrays:
+    """`input_ids` and `attention_mask` [1, length] of a text file.
+
+    Raises:
+        InputError: not a text file, or longer than the axis allows.
+    """
+    ids = encode(read_text(path), preprocessing)
+    if length.max is not None and len(ids) > length.max:
+        raise InputError(
+            f"{path} is {len(ids)} tokens long (its bytes, CLS and SEP); the model's position table holds "
+            f"{length.max}. Shorten the text or cut it into parts."
+        )
+    return {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
 
 
 def decode(ids: NDArray[np.int64], preprocessing: TextPreprocessing) -> str:

@@ -1,29 +1,22 @@
-"""The task metric of a worker on a labelled split."""
+"""Accuracy: the task metrics of outputs, and their agreement with eager's."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perceiver_deploy.data.datasets import Split
-from perceiver_deploy.data.metrics import top1_accuracy, wilson_interval
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.datasets import DataSet
+from perceiver_deploy.data.metrics import Measured, measure
 from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.workers import Worker
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 accuracy with its 95 % interval, and agreement with eager on the same rows."""
+    """Metrics with their intervals, and the first output against eager's: `agreement` is the share of equal top-1."""
 
-    accuracy: float
-    interval: tuple[float, float]
-    examples: int
-    agreement: float
+    metrics: tuple[Measured, ...]
+    agreement: float | None
     relative_l2: float
 
     def to_json(self) -> dict[str, Any]:
@@ -31,20 +24,9 @@ class Accuracy:
         return asdict(self)
 
 
-def predict(worker: Worker, data: Split, output: str) -> NDArray[np.generic]:
-    """One output for a whole split, in batches."""
-    parts = [worker.run(data.rows(slice(start, start + _BATCH)))[output] for start in range(0, len(data), _BATCH)]
-    return np.concatenate(parts)
-
-
-def measure_accuracy(logits: NDArray[Any], eager: NDArray[Any], data: Split) -> Accuracy:
-    """Accuracy of logits [examples, classes], and how they compare with eager's."""
-    share = top1_accuracy(logits, data.targets)
-    figures = compare(logits, eager)
-    return Accuracy(
-        accuracy=share,
-        interval=wilson_interval(share, len(data)),
-        examples=len(data),
-        agreement=float((logits.argmax(-1) == eager.argmax(-1)).mean()),
-        relative_l2=figures.relative_l2,
-    )
+def measure_accuracy(outputs: Arrays, eager: Arrays, data: DataSet) -> Accuracy:
+    """The metrics of outputs for the test split, and how they compare with eager's."""
+    first = next(iter(eager))
+    figures = compare(outputs[first], eager[first])
+    agreement = figures.top1 if first == "logits" else None
+    return Accuracy(measure(outputs, data.test, data.metrics), agreement, figures.relative_l2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.errors import requires
 
 with requires("report", "Writing an HTML report"):
@@ -16,5 +17,5 @@ def render_benchmark(document: dict[str, Any]) -> str:
         loader=jinja2.PackageLoader("perceiver_deploy.evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("benchmark.html").render(
-        **document, percent=lambda share: f"{100 * share:.2f} %", ms=lambda seconds: f"{1000 * seconds:.2f}"
+        **document, value=format_value, ms=lambda seconds: f"{1000 * seconds:.2f}"
     )

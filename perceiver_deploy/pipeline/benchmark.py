@@ -14,8 +14,9 @@ import numpy as np
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
+from perceiver_deploy.data.metrics import collect_outputs
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.evaluate.accuracy import Accuracy, measure_accuracy, predict
+from perceiver_deploy.evaluate.accuracy import Accuracy, measure_accuracy
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.html import render_benchmark
@@ -137,9 +138,10 @@ def _check_data(data: DataSet, bundle: Bundle) -> None:
     """Refuse a data set whose metric would mean nothing for the bundle's model."""
     data.require_task(bundle.manifest.task, str(bundle.path))
     if bundle.manifest.labels != data.labels:
+        theirs, ours = (", ".join(labels or ("none",))[:60] for labels in (data.labels, bundle.manifest.labels))
         raise InputError(
-            f"Data set {data.name!r} has other labels than {bundle.path}: {', '.join(data.labels[:5])}, ... against "
-            f"{', '.join(bundle.manifest.labels or ('none',))[:60]}. Give the data set that the model was trained for."
+            f"Data set {data.name!r} has other labels than {bundle.path}: {theirs} against {ours}. "
+            "Give the data set that the model was trained for."
         )
 
 
@@ -154,10 +156,10 @@ def _measure(
             workers.append(stack.enter_context(Worker(name, threads)))
         accuracies: dict[CandidateName, Accuracy] = {}
         if data is not None:
-            eager = predict(workers[0], data.test, output)
+            eager = collect_outputs(workers[0].run, data.test)
             for worker in track(workers, "Accuracy", len(workers)):
-                logits = eager if worker is workers[0] else predict(worker, data.test, output)
-                accuracies[worker.name] = measure_accuracy(logits, eager, data.test)
+                outputs = eager if worker is workers[0] else collect_outputs(worker.run, data.test)
+                accuracies[worker.name] = measure_accuracy(outputs, eager, data)
         latencies: dict[CandidateName, list[Latency]] = {worker.name: [] for worker in workers}
         for batch in batches:
             log.info("Timing batch %d", batch)

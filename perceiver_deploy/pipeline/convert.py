@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,6 +15,7 @@ import onnx_ir as ir
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.data.datasets import LOADERS, load_dataset
+from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.operators import count_operators
@@ -118,24 +117,18 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
         data = load_dataset(str(calibration))
         data.require_task(bundle.manifest.task, str(bundle.path))
         inputs = data.train.inputs
+    elif Path(calibration).suffix == ARRAYS_SUFFIX:
+        inputs = read_arrays(Path(calibration))
     else:
-        inputs = _read_npz(Path(calibration))
+        raise InputError(
+            f"Calibration data {calibration} is neither a data set ({', '.join(LOADERS)}) nor a .npz file."
+        )
     stage = bundle.manifest.stages["full"]
     check_inputs(inputs, stage.inputs, bundle.manifest.axes)
     for name, array in inputs.items():
         if not np.isfinite(array).all():
             raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
     return {name: array[:samples] for name, array in inputs.items()}
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"Calibration data {path} is neither a data set ({', '.join(LOADERS)}) nor a readable .npz file: {error}."
-        ) from None
 
 
 def _batches(data: Arrays) -> Iterator[Arrays]:

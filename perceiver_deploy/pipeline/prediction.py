@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.text import decode, encode, read_text
-from perceiver_deploy.errors import BundleError, InputError
-from perceiver_deploy.preprocessing import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.data.files import read_example
+from perceiver_deploy.data.text import decode
+from perceiver_deploy.errors import BundleError
+from perceiver_deploy.preprocessing import TextPreprocessing
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.session import Session
 
@@ -41,7 +42,7 @@ def predict_files(
     variant: str | None = None,
     threads: int | None = None,
 ) -> list[Prediction]:
-    """Predict on image or text files, as the bundle's task asks.
+    """Predict on files of the kind that the bundle's preprocessing is for, or on .npz files with its inputs.
 
     Raises:
         InputError: a file that cannot be read as what the task takes, or does not fit the model.
@@ -53,25 +54,14 @@ def predict_files(
 
 
 def _predict(bundle: Bundle, session: Session, file: Path) -> Prediction:
-    preprocessing = bundle.manifest.preprocessing
-    if isinstance(preprocessing, ImagePreprocessing):
-        from perceiver_deploy.data.images import preprocess_image, read_image
-
-        pixels = preprocess_image(read_image(file), preprocessing)
-        return _classify(bundle, file, session.run({"pixel_values": pixels[None]})["logits"][0])
-    if isinstance(preprocessing, TextPreprocessing):
-        ids = encode(read_text(file), preprocessing)
-        longest = session.axes["length"].max
-        if longest is not None and len(ids) > longest:
-            raise InputError(
-                f"{file} is {len(ids)} tokens long (its bytes, CLS and SEP); the model's position table holds "
-                f"{longest}. Shorten the text or cut it into parts."
-            )
-        logits = session.run({"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])})["logits"][0]
-        if bundle.manifest.task == "masked_lm":
-            return _fill(file, ids, logits, preprocessing)
-        return _classify(bundle, file, logits)
-    raise BundleError(f"{bundle.path} states no preprocessing, so files cannot be run. Use load() and pass arrays.")
+    manifest = bundle.manifest
+    inputs = read_example(file, manifest.preprocessing, session.axes)
+    outputs = session.run(inputs)
+    if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
+        return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
+    if manifest.task.endswith("_classification"):
+        return _classify(bundle, file, outputs["logits"][0])
+    raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 
 def _classify(bundle: Bundle, file: Path, logits: NDArray[Any]) -> Prediction:

@@ -1,4 +1,4 @@
-"""Train: run a recipe and write a checkpoint with its recipe, metric and digest."""
+"""Train: run a recipe and write a checkpoint with its recipe, metrics and digest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from perceiver_deploy.bundle import sha256
-from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.data.metrics import top1_accuracy, wilson_interval
+from perceiver_deploy.data.datasets import DataSet, load_dataset
+from perceiver_deploy.data.metrics import Measured, Run, collect_outputs, measure
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.progress import log
-from perceiver_deploy.train.loop import STATE, fit, predict
+from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.train.loop import STATE, fit
 from perceiver_deploy.train.recipe import Recipe
 from perceiver_deploy.train.recipes import find_recipe
 
@@ -28,17 +29,19 @@ RECORD = "training.json"
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The metric on the test split, and what it took. `final_loss` is None where a finished run was resumed."""
+    """The metrics on the test split, those of the baseline, and what it took.
+
+    `final_loss` is None where a finished run was resumed.
+    """
 
     checkpoint: str
     recipe: str
     seed: int
     steps: int
     final_loss: float | None
-    metric: str
-    value: float
-    interval: tuple[float, float]
-    examples: int
+    metrics: tuple[Measured, ...]
+    baseline: str
+    baseline_metrics: tuple[Measured, ...]
     seconds: float
     parameters: int
     sha256: str
@@ -67,7 +70,8 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
     started = time.perf_counter()
     losses = fit(model, recipe, data.train, seed=seed, directory=directory)
     seconds = time.perf_counter() - started
-    value = top1_accuracy(predict(model, data.test), data.test.targets)
+    metrics = _measure(EagerSession(model, model.signature.stage, model.signature.axes).run, data)
+    baseline = recipe.baseline(data)
     save_checkpoint(model, directory)
     result = TrainingResult(
         checkpoint=str(directory),
@@ -75,10 +79,9 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
         seed=seed,
         steps=recipe.steps,
         final_loss=losses.values[-1] if losses.values else None,
-        metric="top-1 accuracy on the test split",
-        value=value,
-        interval=wilson_interval(value, len(data.test)),
-        examples=len(data.test),
+        metrics=metrics,
+        baseline=baseline.name,
+        baseline_metrics=_measure(baseline.run, data),
         seconds=seconds,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sha256=sha256(directory / SAFETENSORS_NAME),
@@ -86,7 +89,7 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
     record = {
         **result.to_json(),
         "data": {"name": data.name, "source": data.source, "license": data.license},
-        "hyperparameters": _hyperparameters(recipe),
+        "hyperparameters": recipe.hyperparameters,
         "environment": describe_environment(),
     }
     del record["checkpoint"]
@@ -94,9 +97,13 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
     return result
 
 
+def _measure(run: Run, data: DataSet) -> tuple[Measured, ...]:
+    return measure(collect_outputs(run, data.test), data.test, data.metrics)
+
+
 def _prepare(directory: Path, recipe: Recipe, seed: int, *, resume: bool) -> None:
     """Make the folder, and refuse to mix runs."""
-    run = json.dumps({"recipe": recipe.name, "seed": seed, **_hyperparameters(recipe)}, sort_keys=True)
+    run = json.dumps({"recipe": recipe.name, "seed": seed, **recipe.hyperparameters}, sort_keys=True)
     marker = directory / "run.json"
     if directory.exists() and any(directory.iterdir()):
         if not resume:
@@ -108,16 +115,3 @@ def _prepare(directory: Path, recipe: Recipe, seed: int, *, resume: bool) -> Non
             )
     directory.mkdir(parents=True, exist_ok=True)
     marker.write_text(run, encoding="utf-8")
-
-
-def _hyperparameters(recipe: Recipe) -> dict[str, Any]:
-    names = (
-        "steps",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "warmup_steps",
-        "clip_norm",
-        "label_smoothing",
-    )
-    return {name: getattr(recipe, name) for name in names}

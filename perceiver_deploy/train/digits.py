@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.nn import functional
 
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.digits import PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_deploy.model.input_config import FourierPositions, ImageInput
-from perceiver_deploy.train.recipe import Recipe
+from perceiver_deploy.train.recipe import Baseline, Batch, Recipe
 
 _MAX_ROTATION = math.radians(12)
 _MAX_SCALE = 0.12
@@ -19,9 +22,9 @@ _MAX_SHIFT = 0.2  # in half image widths: 0.8 pixels
 _BACKGROUND = -1.0
 
 
-def _augment(inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+def _augment(batch: Batch, generator: torch.Generator) -> Batch:
     """Rotate, scale and shift each image a little."""
-    pixels = inputs["pixel_values"]
+    pixels = batch.inputs["pixel_values"]
     draw = 2 * torch.rand(5, len(pixels), generator=generator) - 1
     angle, scale_x, scale_y = draw[0] * _MAX_ROTATION, 1 + draw[1] * _MAX_SCALE, 1 + draw[2] * _MAX_SCALE
     rows = torch.stack(
@@ -33,7 +36,18 @@ def _augment(inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str,
     )
     grid = functional.affine_grid(rows, list(pixels.shape), align_corners=False)
     moved = functional.grid_sample(pixels - _BACKGROUND, grid, align_corners=False) + _BACKGROUND
-    return {"pixel_values": moved}
+    return Batch({"pixel_values": moved}, batch.targets)
+
+
+def _logistic_regression(data: DataSet) -> Baseline:
+    """On the pixels, one colour of them."""
+    from sklearn.linear_model import LogisticRegression
+
+    def features(inputs: Arrays) -> NDArray[Any]:
+        return inputs["pixel_values"][:, 0].reshape(len(inputs["pixel_values"]), -1)
+
+    classifier = LogisticRegression(max_iter=1000).fit(features(data.train.inputs), data.train.targets)
+    return Baseline("logistic regression", lambda inputs: {"logits": classifier.decision_function(features(inputs))})
 
 
 RECIPE = Recipe(
@@ -61,6 +75,6 @@ RECIPE = Recipe(
     learning_rate=3e-3,
     weight_decay=0.05,
     warmup_steps=100,
-    label_smoothing=0.05,
-    augment=_augment,
+    baseline=_logistic_regression,
+    transform=_augment,
 )

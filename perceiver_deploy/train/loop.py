@@ -12,21 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.errors import PerceiverDeployError, requires
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.progress import track
-from perceiver_deploy.train.recipe import Recipe
+from perceiver_deploy.train.recipe import Batch, Recipe
 
 with requires("train", "Training"):
     from accelerate import Accelerator
 
 STATE = "state"
-_EVALUATION_BATCH = 256
 
 
 @dataclass
@@ -61,53 +58,57 @@ def fit(
     Raises:
         PerceiverDeployError: the loss is no longer finite.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_factor)
     prepared, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
+    average = _moving_average(model, recipe.ema_decay)
+    if average is not None:
+        accelerator.register_for_checkpointing(average)
     first = _resume(accelerator, directory)
     last = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     losses = Losses(first, [])
     prepared.train()
     for step in track(range(first, last), f"Training {recipe.name}", last - first):
-        inputs, targets = _batch(data, recipe, seed, step)
-        logits = prepared(**{name: tensor.to(accelerator.device) for name, tensor in inputs.items()})["logits"]
-        loss = functional.cross_entropy(logits, targets.to(accelerator.device), label_smoothing=recipe.label_smoothing)
+        batch = _batch(data, recipe, seed, step).to(accelerator.device)
+        loss = recipe.loss(prepared(**batch.inputs), batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(prepared.parameters(), recipe.clip_norm)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
+        if average is not None:
+            average.update_parameters(model)
         losses.values.append(loss.item())
         if not np.isfinite(losses.values[-1]):
             raise PerceiverDeployError(f"The loss is {losses.values[-1]} at step {step}. Lower the learning rate.")
         if directory is not None and ((step + 1) % save_every == 0 or step + 1 == last):
             _save(accelerator, directory, step + 1)
+    if average is not None and last == recipe.steps:
+        model.load_state_dict(average.module.state_dict())
     model.eval()
     return losses
 
 
-def predict(model: PerceiverModel, data: Split) -> NDArray[np.float32]:
-    """Logits [examples, ...] of a split, in eval mode."""
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(data), _EVALUATION_BATCH):
-            rows = data.rows(slice(start, start + _EVALUATION_BATCH))
-            parts.append(model(**{name: torch.from_numpy(array) for name, array in rows.items()})["logits"].numpy())
-    return np.concatenate(parts)
-
-
-def _batch(data: Split, recipe: Recipe, seed: int, step: int) -> tuple[dict[str, Tensor], Tensor]:
+def _batch(data: Split, recipe: Recipe, seed: int, step: int) -> Batch:
     """The batch of a step: epochs are seeded permutations, cut into full batches."""
     per_epoch = max(1, len(data) // recipe.batch_size)
     epoch, position = divmod(step, per_epoch)
     order = np.random.default_rng([seed, epoch]).permutation(len(data))
     rows = order[position * recipe.batch_size : (position + 1) * recipe.batch_size]
     inputs = {name: torch.from_numpy(array) for name, array in data.rows(rows).items()}
-    if recipe.augment is not None:
-        inputs = recipe.augment(inputs, torch.Generator().manual_seed(seed * 1_000_003 + step))
-    return inputs, torch.from_numpy(data.targets[rows])
+    batch = Batch(inputs, torch.from_numpy(data.targets[rows]))
+    if recipe.transform is not None:
+        batch = recipe.transform(batch, torch.Generator().manual_seed(seed * 1_000_003 + step))
+    return batch
+
+
+def _moving_average(model: PerceiverModel, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def _save(accelerator: Accelerator, directory: Path, step: int) -> None:

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from perceiver_deploy.data.datasets import DataSet
+from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.train.losses import classification_loss
 
-Augment = Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]]
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs by name as the model takes them, and targets [examples, ...]."""
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch({name: tensor.to(device) for name, tensor in self.inputs.items()}, self.targets.to(device))
+
+
+Loss = Callable[[dict[str, Tensor], Batch], Tensor]
+Transform = Callable[[Batch, torch.Generator], Batch]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a model that is no neural network does on the same data, in its own words, judged by the same metrics."""
+
+    name: str
+    run: Run
 
 
 @dataclass(frozen=True)
 class Recipe:
     """AdamW, linear warm-up, then cosine decay to zero; gradients clipped to `clip_norm`.
 
-    `augment` changes a batch of inputs with the generator it is given, so that a run can be resumed exactly.
+    `loss` takes outputs and the batch. `transform` changes a batch (augmentation, masking, drawing points) with the
+    generator it is given, so that a run can be resumed exactly. With `ema_decay` the checkpoint holds the exponential
+    moving average of the weights. `baseline` is fitted on the training split.
     """
 
     name: str
@@ -29,9 +57,11 @@ class Recipe:
     learning_rate: float
     weight_decay: float
     warmup_steps: int
+    baseline: Callable[[DataSet], Baseline]
     clip_norm: float = 1.0
-    label_smoothing: float = 0.0
-    augment: Augment | None = None
+    ema_decay: float | None = None
+    loss: Loss = classification_loss
+    transform: Transform | None = None
 
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rate at a step."""
@@ -39,3 +69,9 @@ class Recipe:
             return (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The numbers of the run by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, int | float)}

@@ -1,0 +1,53 @@
+"""Real files to what a model takes: one example, as the bundle's preprocessing states."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.images import preprocess_image, read_image
+from perceiver_deploy.data.text import read_tokens
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.manifest import Axis
+from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing
+
+ARRAYS_SUFFIX = ".npz"
+
+
+def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[str, Axis]) -> Arrays:
+    """Inputs by name, with a batch of one, from a file of the kind that the preprocessing is for, or from a .npz file.
+
+    A .npz file holds the inputs themselves: one array an input, batch included.
+
+    Raises:
+        InputError: the file cannot be read as that kind, or does not fit the model.
+        MissingError: the package that reads it is not installed.
+    """
+    if path.suffix == ARRAYS_SUFFIX:
+        return read_arrays(path)
+    if preprocessing is None:
+        raise InputError(
+            f"{path} cannot be preprocessed: the bundle states no preprocessing. Give a .npz file with one array an "
+            "input, or use load() and pass arrays."
+        )
+    if isinstance(preprocessing, ImagePreprocessing):
+        return {"pixel_values": preprocess_image(read_image(path), preprocessing)[None]}
+    return read_tokens(path, preprocessing, axes["length"])
+
+
+def read_arrays(path: Path) -> Arrays:
+    """All arrays of a .npz file by name.
+
+    Raises:
+        InputError: not a readable .npz file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as a .npz file ({error}). Write it with numpy.savez.") from None
