@@ -21,7 +21,7 @@ from tests.factories import relative_l2
 
 FLOAT64 = 1e-10
 DATA = Path(__file__).parents[3] / "data" / "krasserm"
-TEXT = ("masked_lm", "text_classifier")
+TEXT = ("masked_lm", "untied_masked_lm", "text_classifier")
 SIZED = ("image_classifier", "optical_flow")
 SECOND_SIZE = {"image_classifier": [7, 3], "optical_flow": [3, 6]}
 WHERE = Path("weights")
@@ -124,7 +124,13 @@ def test_stored_positions_must_be_those_of_the_configuration(case, change, messa
         ("masked_lm", "encoder", {"max_seq_len": "12"}, "encoder.max_seq_len: Input should be a valid integer"),
         ("masked_lm", "encoder", {"max_seq_len": 13}, "decoder.num_queries 12 is less than input.max_length 13"),
         ("masked_lm", "decoder", {"vocab_size": 30}, "vocab_size 30 in decoder, 262 in encoder"),
-        ("masked_lm", "decoder", {"num_output_query_channels": 6}, "num_output_query_channels 6: only null"),
+        ("masked_lm", "decoder", {"num_output_query_channels": 6}, r"missing \(.*1\.output_adapter\.linear\.weight"),
+        (
+            "untied_masked_lm",
+            "decoder",
+            {"num_output_query_channels": 6},
+            r"output_query_provider\._query is \[12, 9\]",
+        ),
         ("masked_lm", "decoder", {"cross_attention_residual": True}, r"missing .*cross_attn\.0\.module\.q_norm"),
         ("text_classifier", "decoder", {"num_output_queries": 2}, "num_output_queries 2: only 1 is supported"),
         ("image_classifier", "encoder", {"image_shape": [6, 5]}, r"encoder\.image_shape\.2: Field required"),
@@ -172,7 +178,7 @@ def test_labels_and_byte_preprocessing_are_taken_over():
         load_krasserm(tensors, WHERE, document)
 
 
-@pytest.mark.parametrize("case", ("masked_lm", "optical_flow"))
+@pytest.mark.parametrize("case", ("masked_lm", "untied_masked_lm", "optical_flow"))
 def test_exported_bundle_passes_its_gate(case, tmp_path):
     result = perceiver_deploy.export_model(load(case), tmp_path / "bundle")
     assert result.verdicts
