@@ -5,7 +5,8 @@
 The package asks for Python below 3.11 and pytorch-lightning, and its Hugging Face classes for transformers 4; its
 backends, which hold the models, need neither (pip install --no-deps --ignore-requires-python). So the packages
 around the backends are not imported, and the Hugging Face form (`backend_model.`, `model_config`, `model_type`) and
-the Lightning form (`model.`, hyperparameters) are written here as their huggingface.py and lightning.py do.
+the Lightning form (`model.`, `hyper_parameters` with instances of the backends' dataclasses) are written here as their
+huggingface.py and lightning.py do. Of a file by pytorch-lightning, what only training needs is left out.
 """
 
 import importlib
@@ -128,6 +129,7 @@ def make_inputs(name, size):
     return {ids: torch.randint(vocabulary, size), "pad_mask": pad_mask}
 
 
+LIGHTNING = ("untied_masked_lm", "text_classifier", "image_classifier")  # optical flow has no Lightning module
 # case: (model_type, configuration, two sizes); an image or flow model has one size, so the second is another model
 CASES = {
     "masked_lm": ("perceiver-io-masked-language-model", masked_lm, ((3, 12), (3, 7))),
@@ -152,6 +154,12 @@ def make(name, model_type, configuration, sizes):
     save_file({f"backend_model.{key}": tensor for key, tensor in state.items()}, directory / "model.safetensors")
     document = {"model_type": model_type, "is_decoder": False, "model_config": asdict(config)}
     (directory / "config.json").write_text(json.dumps(document, indent=2) + "\n")
+    if name in LIGHTNING:
+        content = {
+            "state_dict": {f"model.{key}": tensor for key, tensor in state.items()},
+            "hyper_parameters": {"encoder": config.encoder, "decoder": config.decoder, **LATENTS, "params": None},
+        }
+        torch.save(content, directory / "lightning.ckpt")
     arrays = {}
     for index, size in enumerate(sizes):
         if has_size:

@@ -15,6 +15,7 @@ import torch
 import perceiver_deploy
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
+from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
 from perceiver_deploy.preprocessing import TextPreprocessing
 from tests.factories import relative_l2
@@ -76,6 +77,41 @@ def test_model_equals_perceiver_io_in_float64(case, index, form):
     arrays = np.load(DATA / case / "expected.npz")
     found = outputs(case, load(case, index, form), arrays, index)
     assert relative_l2(found, arrays[f"output_{index}"]) <= FLOAT64
+
+
+@pytest.mark.parametrize("case", ("untied_masked_lm", "text_classifier", "image_classifier"))
+def test_file_of_lightning_is_found_out_and_gives_the_same_model(case):
+    arrays = np.load(DATA / case / "expected.npz")
+    model = load_checkpoint(DATA / case / "lightning.ckpt")
+    assert relative_l2(outputs(case, model, arrays, 0), arrays["output_0"]) <= FLOAT64
+
+
+class Foreign:
+    """A class of another project."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}, "hyper_parameters": {"encoder": Foreign()}}, "holds more than tensors, so it was not"),
+        ({"model": {}, "epoch": 3}, r"no file of a Lightning module of perceiver-io: .* found 'model', 'epoch'\."),
+        ([1], "found something else"),
+        ({"state_dict": {"w": 3}, "hyper_parameters": {}}, "found 'state_dict', 'hyper_parameters'"),
+        ({"state_dict": {"w": torch.zeros(1)}, "hyper_parameters": {}}, "holds no tensors of a text, image or optical"),
+    ],
+)
+def test_file_of_another_project_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("kept", (0, 100, 0.5, 0.99))
+def test_truncated_file_of_lightning_is_refused(kept, tmp_path):
+    content = (DATA / "image_classifier" / "lightning.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(CheckpointError, match=r"a\.ckpt (cannot be read|is a pickle that holds more)"):
+        load_checkpoint(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("case", TEXT + SIZED)
