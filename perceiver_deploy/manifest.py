@@ -31,6 +31,7 @@ Task = Literal[
     "audiovisual_classification",
     "point_cloud_classification",
     "entities",
+    "tokens",
     "custom",
 ]
 StageName = Literal["full", "encoder", "decoder"]

@@ -18,6 +18,7 @@ from perceiver_deploy.model.input_config import (
     MultimodalInput,
     PointsInput,
     TextInput,
+    TokensInput,
     VideoInput,
 )
 
@@ -59,6 +60,9 @@ TASK_CONFIGS = {
     ),
     "entities": PerceiverConfig(
         "entities", EntitiesInput(6, 12, 16, max_entities=24), _IO, DecoderConfig(1, 12, AttentionConfig(1), CLASSES)
+    ),
+    "tokens": PerceiverConfig(
+        "tokens", TokensInput(6, tokens=16, queries=12), _IO, DecoderConfig(None, 12, _NO_RESIDUAL, CLASSES)
     ),
     "multitask_text": PerceiverConfig(
         "multitask_text", TextInput(262, 40, 24), _IO, DecoderConfig(3, 24, AttentionConfig(1), CLASSES)

@@ -46,7 +46,7 @@ def command(
     gate_seconds: float,
     force: bool,
 ) -> Outcome:
-    """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a shipped name (digits) or a hub name.
+    """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a Lightning file, a shipped name or a hub name.
 
     The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
     is in OUTPUT.failed and the exit code is 3.

@@ -49,10 +49,11 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 class AttentionLayer(nn.Module):
     """`x = query + attention(norm(query), norm(key_value))`, then `x + mlp(norm(x))`.
 
-    Self-attention is the layer with `kv_channels` None: it has no norm of its own for keys and values.
+    Self-attention is the layer with `kv_channels` None: it has no norm of its own for keys and values. With
+    `widening_factor` 0 there is no MLP. Where `query_mask` is 0, the attention gives zeros; residual and MLP remain.
 
-    Shapes: query [batch, queries, q_channels], key_value [batch, keys, kv_channels], mask [batch, keys],
-    result [batch, queries, q_channels].
+    Shapes: query [batch, queries, q_channels], key_value [batch, keys, kv_channels], mask [batch, keys], query_mask
+    [batch, queries], result [batch, queries, q_channels].
     """
 
     def __init__(
@@ -82,13 +83,15 @@ class AttentionLayer(nn.Module):
         self.key = nn.Linear(key_channels, qk_channels, bias=config.qkv_bias)
         self.value = nn.Linear(key_channels, v_channels, bias=config.qkv_bias)
         self.output = nn.Linear(v_channels, q_channels)
-        self.mlp_norm = nn.LayerNorm(q_channels, eps)
-        hidden = config.widening_factor * q_channels
-        self.mlp = nn.Sequential(
-            nn.Linear(q_channels, 2 * hidden if semantics.activation == "geglu" else hidden),
-            _ACTIVATIONS[semantics.activation](),
-            nn.Linear(hidden, q_channels),
-        )
+        self.mlp_norm: nn.LayerNorm | None = None
+        self.mlp: nn.Sequential | None = None
+        if hidden := config.widening_factor * q_channels:
+            self.mlp_norm = nn.LayerNorm(q_channels, eps)
+            self.mlp = nn.Sequential(
+                nn.Linear(q_channels, 2 * hidden if semantics.activation == "geglu" else hidden),
+                _ACTIVATIONS[semantics.activation](),
+                nn.Linear(hidden, q_channels),
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,13 +102,24 @@ class AttentionLayer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, query: Tensor, key_value: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key_value: Tensor | None = None,
+        mask: Tensor | None = None,
+        query_mask: Tensor | None = None,
+    ) -> Tensor:
         """Attend; without `key_value` the query attends to itself."""
         normed = self.query_norm(query)
         keys = normed if self.key_value_norm is None else self.key_value_norm(key_value)
-        attended = self.output(self._attend(self.query(normed), self.key(keys), self.value(keys), mask))
+        attended = self._attend(self.query(normed), self.key(keys), self.value(keys), mask)
+        if query_mask is not None:
+            attended = attended * (query_mask != 0)[..., None].to(attended.dtype)
+        attended = self.output(attended)
         if self.use_query_residual:
             attended = attended + query
+        if self.mlp is None or self.mlp_norm is None:
+            return attended
         return attended + self.mlp(self.mlp_norm(attended))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

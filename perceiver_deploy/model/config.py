@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import Task
@@ -23,14 +23,15 @@ class AttentionConfig:
     """One attention layer with its MLP. None takes the published default.
 
     `qk_channels`: channels of the key/value input (cross-attention) or of the latents (self-attention).
-    `v_channels`: as many as `qk_channels`. `qkv_bias`: whether query, key and value are projected with a bias.
+    `v_channels`: as many as `qk_channels`. `widening_factor` 0: no MLP. `qkv_bias`: whether query, key and value are
+    projected with a bias.
     """
 
     __pydantic_config__ = _FORBID_EXTRA
     num_heads: int = 1
     qk_channels: int | None = None
     v_channels: int | None = None
-    widening_factor: int = 1
+    widening_factor: NonNegativeInt = 1
     use_query_residual: bool = True
     qkv_bias: bool = True
 
@@ -98,11 +99,14 @@ class Semantics:
     of the channels times the other half, of an MLP twice as wide before it (lucidrains).
     `fully_masked_rows`: attention over inputs that are all masked gives "zeros" (DeepMind) or the "mean" of the
     values (Hugging Face, whose additive mask cancels in the softmax).
+    `masked_queries`: where a masked language model's input is masked, the decoder's attention gives "zeros" (DeepMind),
+    or the query will "attend" to the latents like any other (Hugging Face).
     """
 
     __pydantic_config__ = _FORBID_EXTRA
     activation: Literal["gelu", "gelu_tanh", "relu", "geglu"] = "gelu_tanh"
     fully_masked_rows: Literal["zeros", "mean"] = "zeros"
+    masked_queries: Literal["zeros", "attend"] = "zeros"
     layer_norm_eps: float = 1e-5
 
 
@@ -181,5 +185,6 @@ _INPUT_KINDS: dict[Task, tuple[str, ...]] = {
     "audiovisual_classification": ("multimodal",),
     "point_cloud_classification": ("points",),
     "entities": ("entities",),
+    "tokens": ("tokens",),
 }
 _ADAPTER = TypeAdapter(PerceiverConfig)

@@ -10,10 +10,11 @@ from perceiver_deploy.model.config import DecoderConfig, MeanDecoderConfig, Perc
 
 
 class PerceiverDecoder(nn.Module):
-    """Latents [batch, num_latents, d_latents] and queries [1 or batch, queries, query channels] to outputs.
+    """Latents [batch, num_latents, d_latents] and queries [(1 or batch,) queries, query channels] to outputs.
 
     `queries` [num_queries, query channels] are trainable, or None where the task makes queries of other things. Each
-    query is answered independently of the others, so they can be decoded in chunks.
+    query is answered independently of the others, so they can be decoded in chunks. `query_mask` [batch, queries] is 0
+    where a query gets nothing from the latents.
     """
 
     def __init__(self, config: PerceiverConfig, decoder: DecoderConfig) -> None:
@@ -33,9 +34,9 @@ class PerceiverDecoder(nn.Module):
             None if decoder.output_channels is None else nn.Linear(decoder.query_channels, decoder.output_channels)
         )
 
-    def forward(self, latents: Tensor, queries: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, queries: Tensor, query_mask: Tensor | None = None) -> Tensor:
         """Decode to [batch, queries, output channels]."""
-        decoded = self.cross_attention(queries.expand(latents.shape[0], -1, -1), latents)
+        decoded = self.cross_attention(queries.expand(latents.shape[0], -1, -1), latents, query_mask=query_mask)
         return decoded if self.projection is None else self.projection(decoded)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PositiveInt
 
 _FORBID_EXTRA = ConfigDict(extra="forbid")
 
@@ -153,6 +153,17 @@ class EntitiesInput:
 
 
 @dataclass(frozen=True)
+class TokensInput:
+    """Tokens as they are, of `channels` channels. `tokens` and `queries` are the usual numbers of them."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    channels: PositiveInt
+    tokens: PositiveInt = 512
+    queries: PositiveInt = 128
+    kind: Literal["tokens"] = "tokens"
+
+
+@dataclass(frozen=True)
 class MultimodalInput:
     """Modalities side by side: tokens of each padded with a trainable vector to the widest plus `min_padding`.
 
@@ -168,6 +179,14 @@ class MultimodalInput:
 
 
 Input = Annotated[
-    TextInput | ImageInput | FlowInput | VideoInput | AudioInput | PointsInput | EntitiesInput | MultimodalInput,
+    TextInput
+    | ImageInput
+    | FlowInput
+    | VideoInput
+    | AudioInput
+    | PointsInput
+    | EntitiesInput
+    | TokensInput
+    | MultimodalInput,
     Field(discriminator="kind"),
 ]

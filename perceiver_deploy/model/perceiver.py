@@ -10,6 +10,7 @@ from perceiver_deploy.model.tasks.image import ImageClassifier
 from perceiver_deploy.model.tasks.media import AudioClassifier, AudiovisualClassifier, VideoClassifier
 from perceiver_deploy.model.tasks.sets import EntitiesModel, PointCloudClassifier
 from perceiver_deploy.model.tasks.text import MaskedLanguageModel, MultitaskTextModel, TextClassifier
+from perceiver_deploy.model.tasks.tokens import TokensModel
 
 PerceiverModel = (
     MaskedLanguageModel
@@ -23,6 +24,7 @@ PerceiverModel = (
     | AudiovisualClassifier
     | PointCloudClassifier
     | EntitiesModel
+    | TokensModel
 )
 _MODELS: dict[Task, type[PerceiverModel]] = {
     "masked_lm": MaskedLanguageModel,
@@ -36,6 +38,7 @@ _MODELS: dict[Task, type[PerceiverModel]] = {
     "audiovisual_classification": AudiovisualClassifier,
     "point_cloud_classification": PointCloudClassifier,
     "entities": EntitiesModel,
+    "tokens": TokensModel,
 }
 
 

@@ -67,8 +67,8 @@ def export_model(
     """Write a bundle with the `fp32` variant.
 
     Args:
-        model_or_checkpoint: a model, or the directory, shipped name or hub name of a checkpoint. A module of your own
-            built from our parts needs a `signature` (see `manifest.Signature`; its task is "custom") and returns a
+        model_or_checkpoint: a model, or the path, shipped name or hub name of a checkpoint. A module of your own built
+            from our parts needs a `signature` (see `manifest.Signature`; its task is "custom") and returns a
             dict of named outputs; its bundle holds no source model, and is validated by its golden samples.
         path: the bundle to write.
         form: whose form the checkpoint is in; found out by default.

@@ -5,7 +5,8 @@
 The package asks for Python below 3.11 and pytorch-lightning, and its Hugging Face classes for transformers 4; its
 backends, which hold the models, need neither (pip install --no-deps --ignore-requires-python). So the packages
 around the backends are not imported, and the Hugging Face form (`backend_model.`, `model_config`, `model_type`) and
-the Lightning form (`model.`, hyperparameters) are written here as their huggingface.py and lightning.py do.
+the Lightning form (`model.`, `hyper_parameters` with instances of the backends' dataclasses) are written here as their
+huggingface.py and lightning.py do. Of a file by pytorch-lightning, what only training needs is left out.
 """
 
 import importlib
@@ -36,7 +37,7 @@ image, flow = backend("vision.image_classifier"), backend("vision.optical_flow")
 LATENTS = {"num_latents": 5, "num_latent_channels": 8}
 
 
-def masked_lm():
+def masked_lm(**decoder_options):
     encoder = mlm.TextEncoderConfig(
         vocab_size=262,
         max_seq_len=12,
@@ -50,10 +51,13 @@ def masked_lm():
         first_self_attention_block_shared=False,
         self_attention_widening_factor=2,
     )
-    decoder = mlm.TextDecoderConfig(
-        vocab_size=262, max_seq_len=12, num_cross_attention_heads=3, cross_attention_residual=False
-    )
+    options = {"num_cross_attention_heads": 3, "cross_attention_residual": False, **decoder_options}
+    decoder = mlm.TextDecoderConfig(vocab_size=262, max_seq_len=12, **options)
     return mlm.MaskedLanguageModel, mlm.MaskedLanguageModelConfig(encoder, decoder, **LATENTS)
+
+
+def untied_masked_lm():
+    return masked_lm(num_output_query_channels=9, cross_attention_residual=True)
 
 
 def text_classifier():
@@ -119,14 +123,17 @@ def make_inputs(name, size):
     pad_mask = torch.zeros(size, dtype=torch.bool)
     pad_mask[0] = True
     pad_mask[1, 1::2] = True
-    vocabulary = 262 if name == "masked_lm" else 50
-    ids = "x_masked" if name == "masked_lm" else "x"
+    is_masked_lm = name.endswith("masked_lm")
+    vocabulary = 262 if is_masked_lm else 50
+    ids = "x_masked" if is_masked_lm else "x"
     return {ids: torch.randint(vocabulary, size), "pad_mask": pad_mask}
 
 
+LIGHTNING = ("untied_masked_lm", "text_classifier", "image_classifier")  # optical flow has no Lightning module
 # case: (model_type, configuration, two sizes); an image or flow model has one size, so the second is another model
 CASES = {
     "masked_lm": ("perceiver-io-masked-language-model", masked_lm, ((3, 12), (3, 7))),
+    "untied_masked_lm": ("perceiver-io-masked-language-model", untied_masked_lm, ((3, 12), (3, 7))),
     "text_classifier": ("perceiver-io-text-classifier", text_classifier, ((3, 16), (3, 5))),
     "image_classifier": ("perceiver-io-image-classifier", image_classifier, ((6, 5), (7, 3))),
     "optical_flow": ("perceiver-io-optical-flow", optical_flow, ((5, 4), (3, 6))),
@@ -147,6 +154,12 @@ def make(name, model_type, configuration, sizes):
     save_file({f"backend_model.{key}": tensor for key, tensor in state.items()}, directory / "model.safetensors")
     document = {"model_type": model_type, "is_decoder": False, "model_config": asdict(config)}
     (directory / "config.json").write_text(json.dumps(document, indent=2) + "\n")
+    if name in LIGHTNING:
+        content = {
+            "state_dict": {f"model.{key}": tensor for key, tensor in state.items()},
+            "hyper_parameters": {"encoder": config.encoder, "decoder": config.decoder, **LATENTS, "params": None},
+        }
+        torch.save(content, directory / "lightning.ckpt")
     arrays = {}
     for index, size in enumerate(sizes):
         if has_size:

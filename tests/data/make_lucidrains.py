@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from perceiver_pytorch import Perceiver
+from perceiver_pytorch import Perceiver, PerceiverIO, PerceiverLM
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent / "lucidrains"
-SMALL = {"num_latents": 5, "latent_dim": 8, "cross_dim_head": 3, "latent_dim_head": 2, "num_classes": 4}
+SMALL = {"num_latents": 5, "latent_dim": 8, "cross_dim_head": 3, "latent_dim_head": 2}
+CLASSIFIER = {**SMALL, "num_classes": 4}
 # case: (version, arguments, shapes of two inputs without the axis of the batch, whether there is a mask)
-CASES = {
+PERCEIVERS = {
     "image": (
         "0.11.0",
         {"num_freq_bands": 3, "depth": 2, "max_freq": 10.0, "cross_heads": 2, "latent_heads": 3}
@@ -51,32 +52,85 @@ CASES = {
         False,
     ),
 }
+# case: (version, arguments, two sizes: how many tokens, and how many queries unless the tokens are the queries)
+PERCEIVER_IOS = {
+    "io": (
+        "0.11.0",
+        {"depth": 2, "dim": 6, "queries_dim": 7, "logits_dim": 4, "decoder_ff": True, "cross_heads": 2}
+        | {"latent_heads": 3},
+        ((9, 4), (5, 11)),
+    ),
+    "io_tied_old": (
+        "0.8.8",
+        {"depth": 3, "dim": 6, "queries_dim": 7, "weight_tie_layers": True, "latent_heads": 1},
+        ((9, 4), (5, 11)),
+    ),
+    "lm_tied": (
+        "0.11.0",
+        {"depth": 3, "dim": 6, "num_tokens": 20, "max_seq_len": 12, "weight_tie_layers": True, "cross_heads": 3},
+        ((12,), (7,)),
+    ),
+    "lm_old": (
+        "0.8.8",
+        {"depth": 2, "dim": 6, "num_tokens": 20, "max_seq_len": 12, "decoder_ff": True, "seq_dropout_prob": 0.2},
+        ((12,), (7,)),
+    ),
+}
 
 
-def make(name, arguments, shapes, masked):
+def build(name, model_class, arguments):
+    """A random model, saved in the directory of its case with its arguments."""
     directory = HERE / name
     directory.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(sum(name.encode()))
-    arguments = {**SMALL, **arguments}
-    model = Perceiver(**{key: value for key, value in arguments.items() if key != "input_size"}).eval()
+    model = model_class(**{key: value for key, value in arguments.items() if key != "input_size"}).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # norms and biases too, so that a lost one shows
             parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5))
     state = {key: tensor.clone() for key, tensor in model.state_dict().items()}  # tied tensors appear more than once
     save_file(state, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(arguments, indent=2) + "\n")
+    return model
+
+
+def make_mask(tokens):
+    """Three rows: all masked, every second token masked, none masked."""
+    mask = torch.ones(3, tokens, dtype=torch.bool)
+    mask[0] = False
+    mask[1, 1::2] = False
+    return mask
+
+
+def make_perceiver(name, arguments, shapes, masked):
+    model = build(name, Perceiver, {**CLASSIFIER, **arguments})
     arrays = {}
     for index, shape in enumerate(shapes):
-        batch = 3
-        data = torch.randn(batch, *shape)
+        data = torch.randn(3, *shape)
         mask = None
         if masked:
-            mask = torch.ones(batch, shape[0], dtype=torch.bool)
-            mask[0] = False
-            mask[1, 1::2] = False
+            mask = make_mask(shape[0])
             arrays[f"mask_{index}"] = mask.numpy()
         arrays |= {f"input_{index}": data.numpy(), f"output_{index}": outputs(model, data, mask).numpy()}
-    np.savez(directory / "expected.npz", **arrays)
+    np.savez(HERE / name / "expected.npz", **arrays)
+
+
+@torch.no_grad()
+def make_perceiver_io(name, arguments, sizes):
+    arguments = {**SMALL, **arguments}
+    model = build(name, PerceiverLM if "num_tokens" in arguments else PerceiverIO, arguments).double()
+    arrays = {}
+    for index, (tokens, *queries) in enumerate(sizes):
+        mask = make_mask(tokens)
+        if queries:
+            data = torch.randn(3, tokens, arguments["dim"], dtype=torch.float64)
+            asked = torch.randn(3, *queries, arguments["queries_dim"], dtype=torch.float64)
+            arrays[f"queries_{index}"] = asked.numpy()
+            output = model(data, mask=mask, queries=asked)
+        else:
+            data = torch.randint(arguments["num_tokens"], (3, tokens))
+            output = model(data, mask=mask)
+        arrays |= {f"input_{index}": data.numpy(), f"mask_{index}": mask.numpy(), f"output_{index}": output.numpy()}
+    np.savez(HERE / name / "expected.npz", **arrays)
 
 
 @torch.no_grad()
@@ -98,6 +152,7 @@ def outputs(model, data, mask):
 
 
 if __name__ == "__main__":
-    for name, (needed, *case) in CASES.items():
-        if version("perceiver-pytorch") == needed:
-            make(name, *case)
+    for make, cases in ((make_perceiver, PERCEIVERS), (make_perceiver_io, PERCEIVER_IOS)):
+        for name, (needed, *case) in cases.items():
+            if version("perceiver-pytorch") == needed:
+                make(name, *case)

@@ -15,10 +15,11 @@ from perceiver_deploy.model.attention import AttentionLayer
 from perceiver_deploy.model.config import AttentionConfig, Semantics
 from perceiver_deploy.model.input_config import FourierPositions
 from perceiver_deploy.model.positions import FourierEncoding
+from perceiver_deploy.model.tasks.classification import mask_spec
 
 
 class Sensors(nn.Module):
-    """A series of readings to one value for each asked time: a small Perceiver IO of one's own."""
+    """A series of readings to one value for each asked time, masked in both: a small Perceiver IO of one's own."""
 
     signature = Signature(
         task="custom",
@@ -27,6 +28,8 @@ class Sensors(nn.Module):
             inputs=(
                 TensorSpec(name="readings", dtype="float32", shape=("batch", "length", 4)),
                 TensorSpec(name="times", dtype="float32", shape=("queries", 1)),
+                mask_spec("batch", "length"),
+                TensorSpec(name="asked", dtype="int64", shape=("batch", "queries"), minimum=0, maximum=1),
             ),
             outputs=(TensorSpec(name="values", dtype="float32", shape=("batch", "queries", 2)),),
         ),
@@ -42,12 +45,13 @@ class Sensors(nn.Module):
         self.decode = AttentionLayer(attention, semantics, q_channels=channels, kv_channels=16)
         self.head = nn.Linear(channels, 2)
 
-    def forward(self, readings, times):
+    def forward(self, readings, times, attention_mask, asked):
         batch, length, _ = readings.shape
         positions = self.positions((length,), readings).expand(batch, -1, -1)
-        latents = self.encode(self.latents.expand(batch, -1, -1), torch.cat([readings, positions], dim=-1))
+        tokens = torch.cat([readings, positions], dim=-1)
+        latents = self.encode(self.latents.expand(batch, -1, -1), tokens, attention_mask)
         queries = self.positions.features(times.to(torch.float32)).to(readings.dtype).expand(batch, -1, -1)
-        return {"values": self.head(self.decode(queries, latents))}
+        return {"values": self.head(self.decode(queries, latents, query_mask=asked))}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,12 @@ def test_its_bundle_runs_at_another_shape_with_its_numbers(exported):
     inputs = {
         "readings": rng.standard_normal((3, 11, 4)).astype(np.float32),
         "times": rng.uniform(-1, 1, (7, 1)).astype(np.float32),
+        "attention_mask": np.ones((3, 11), np.int64),
+        "asked": rng.integers(0, 2, (3, 7)),
     }
+    inputs["attention_mask"][0] = 0
+    inputs["attention_mask"][1, 4:] = 0
+    inputs["asked"][2] = 0
     with torch.no_grad():
         expected = model(**{name: torch.from_numpy(array) for name, array in inputs.items()})["values"]
     for runtime in ("onnxruntime", "openvino"):

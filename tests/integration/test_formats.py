@@ -64,6 +64,7 @@ def test_a_file_that_is_no_pickle_by_its_suffix_is_refused(tmp_path):
     file = tmp_path / "model.bin"
     file.write_bytes(b"x")
     with pytest.raises(
-        CheckpointError, match=r"directory with config.json and weights, or DeepMind's .pickle or .pystate"
+        CheckpointError,
+        match=r"directory with config.json and weights, DeepMind's .pickle or .pystate, or krasserm's .ckpt",
     ):
         load_checkpoint(file)

@@ -77,6 +77,7 @@ def test_sizes_that_do_not_fit_are_refused_before_running(exported):
         "optical_flow": ({"patches": np.zeros((2, 1, 27, 7, 5), np.float32)}, r"expected \[batch, 2, 27"),
         "point_cloud_classification": ({"points": np.zeros((2, 0, 3), np.float32)}, "points 0 .* at least 1"),
         "entities": ({"entities": np.zeros((2, 25, 6), np.float32)}, "entities 25 .* at most 24"),
+        "tokens": ({"queries": np.zeros((2, 2, 9), np.float32)}, r"expected \[batch, queries, 12\]"),
         "multitask_text": ({"task_ids": np.array([0, 3])}, "value 3; expected at most 2"),
         "multimodal_autoencoding": ({"image_points": np.array([180])}, "value 180; expected at most 179"),
         "audiovisual_classification": ({"audio": np.zeros((3, 28, 1), np.float32)}, "must have the same batch"),

@@ -152,7 +152,7 @@ def _convert_config(kind: _Kind, parameters: _Parameters) -> PerceiverConfig:
                 output_channels=parameters.shape(projection)[1] if kind.projected else None,
                 **parts.pop("decoder", {}),
             ),
-            semantics=Semantics(activation="gelu_tanh", fully_masked_rows="zeros"),
+            semantics=Semantics("gelu_tanh", fully_masked_rows="zeros", masked_queries="zeros"),
             **parts,
         )
     except ValueError as error:

@@ -116,7 +116,7 @@ def _config(values: dict[str, Any], **parts: Any) -> PerceiverConfig:
     if values["hidden_act"] not in _ACTIVATIONS:
         raise ValueError(f"hidden_act is {values['hidden_act']!r}, expected one of {', '.join(_ACTIVATIONS)}")
     return PerceiverConfig(
-        semantics=Semantics(activation=_ACTIVATIONS[values["hidden_act"]], fully_masked_rows="mean"),
+        semantics=Semantics(_ACTIVATIONS[values["hidden_act"]], fully_masked_rows="mean", masked_queries="attend"),
         dropout=values["attention_probs_dropout_prob"],
         initializer_range=values["initializer_range"],
         **parts,

@@ -37,7 +37,7 @@ def convert_options(kind: Kind, options: KrassermOptions, labels: tuple[str, ...
         input=inputs,
         encoder=_encoder(options, channels),
         decoder=_decoder(options, channels),
-        semantics=Semantics("gelu", fully_masked_rows="mean"),
+        semantics=Semantics("gelu", fully_masked_rows="mean", masked_queries="attend"),
         dropout=options.encoder.dropout,
         initializer_range=options.encoder.init_scale,
         labels=labels,
@@ -116,14 +116,11 @@ def _decoder(options: KrassermOptions, input_channels: int) -> DecoderConfig:
         return _query_decoder(decoder, None, input_channels, 2)
     assert isinstance(decoder, TextDecoderOptions)
     assert isinstance(options.encoder, TextEncoderOptions)
-    if decoder.num_output_query_channels is not None:
-        raise ValueError(
-            f"num_output_query_channels {decoder.num_output_query_channels}: only null, an output that shares the "
-            "token embeddings, is supported for a masked language model"
-        )
     if decoder.vocab_size != options.encoder.vocab_size:
         raise ValueError(f"vocab_size {decoder.vocab_size} in decoder, {options.encoder.vocab_size} in encoder")
-    return _query_decoder(decoder, decoder.max_seq_len, input_channels, None)
+    if decoder.num_output_query_channels is None:
+        return _query_decoder(decoder, decoder.max_seq_len, input_channels, None)
+    return _query_decoder(decoder, decoder.max_seq_len, decoder.num_output_query_channels, decoder.vocab_size)
 
 
 def _query_decoder(

@@ -20,16 +20,27 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
-class EncoderOptions:
-    """What the encoders of all tasks have; channels that are None follow the rules of the task."""
+class SectionOptions:
+    """What encoders and decoders of all tasks have; channels that are None follow the rules of the task."""
 
     __pydantic_config__ = _STRICT
     num_cross_attention_heads: PositiveInt = 8
     num_cross_attention_qk_channels: PositiveInt | None = None
     num_cross_attention_v_channels: PositiveInt | None = None
+    cross_attention_widening_factor: PositiveInt = 1
+    dropout: float = 0.0
+    residual_dropout: float = 0.0
+    init_scale: float = 0.02
+    freeze: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderOptions(SectionOptions):
+    """What the encoders of all tasks have."""
+
+    __pydantic_config__ = _STRICT
     num_cross_attention_layers: PositiveInt = 1
     first_cross_attention_layer_shared: bool = False
-    cross_attention_widening_factor: PositiveInt = 1
     num_self_attention_heads: PositiveInt = 8
     num_self_attention_qk_channels: PositiveInt | None = None
     num_self_attention_v_channels: PositiveInt | None = None
@@ -37,10 +48,6 @@ class EncoderOptions:
     num_self_attention_blocks: PositiveInt = 1
     first_self_attention_block_shared: bool = True
     self_attention_widening_factor: PositiveInt = 1
-    dropout: float = 0.0
-    residual_dropout: float = 0.0
-    init_scale: float = 0.02
-    freeze: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,19 +82,11 @@ class FlowEncoderOptions(EncoderOptions):
 
 
 @dataclass(frozen=True)
-class DecoderOptions:
+class DecoderOptions(SectionOptions):
     """What the decoders of all tasks have."""
 
     __pydantic_config__ = _STRICT
-    num_cross_attention_heads: PositiveInt = 8
-    num_cross_attention_qk_channels: PositiveInt | None = None
-    num_cross_attention_v_channels: PositiveInt | None = None
-    cross_attention_widening_factor: PositiveInt = 1
     cross_attention_residual: bool = True
-    dropout: float = 0.0
-    residual_dropout: float = 0.0
-    init_scale: float = 0.02
-    freeze: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from perceiver_deploy.errors import CheckpointError, MissingError, requires
 from perceiver_deploy.model.checkpoints.haiku import load_haiku
 from perceiver_deploy.model.checkpoints.huggingface import load_huggingface
 from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
+from perceiver_deploy.model.checkpoints.krasserm_lightning import read_lightning
 from perceiver_deploy.model.checkpoints.lucidrains import load_lucidrains
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, load_native
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
@@ -22,6 +23,7 @@ Form = Literal["native", "huggingface", "haiku", "krasserm", "lucidrains"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 _PICKLES = (".pickle", ".pystate")
+_LIGHTNING = ".ckpt"
 _LIGHTNING_KEYS = {"encoder", "decoder", "num_latents", "num_latent_channels"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -30,8 +32,8 @@ def load_checkpoint(checkpoint: str | Path, form: Form | None = None) -> Perceiv
     """Load a model, in eval mode and float32.
 
     Args:
-        checkpoint: a directory with `config.json` and weights, a DeepMind pickle (`.pickle`, `.pystate`), the name of a
-            shipped checkpoint, or a hub name.
+        checkpoint: a directory with `config.json` and weights, a DeepMind pickle (`.pickle`, `.pystate`), a Lightning
+            file of krasserm's perceiver-io (`.ckpt`), the name of a shipped checkpoint, or a hub name.
         form: whose form it is in; found out by default.
 
     Raises:
@@ -42,6 +44,9 @@ def load_checkpoint(checkpoint: str | Path, form: Form | None = None) -> Perceiv
     form = form or _find_form(path)
     if form == "haiku":
         return load_haiku(path)
+    if form == "krasserm" and path.is_file():
+        tensors, parameters = read_lightning(path)
+        return load_krasserm(tensors, path, parameters)
     if path.is_file():
         raise CheckpointError(f"{path} is a file; a checkpoint of {form} is a directory with weights.")
     if form == "native":
@@ -73,9 +78,11 @@ def _find_form(path: Path) -> Form:
     if path.is_file():
         if path.suffix in _PICKLES:
             return "haiku"
+        if path.suffix == _LIGHTNING:
+            return "krasserm"
         raise CheckpointError(
-            f"{path} is a file; a checkpoint is a directory with {CONFIG_NAME} and weights, or DeepMind's "
-            f"{' or '.join(_PICKLES)}."
+            f"{path} is a file; a checkpoint is a directory with {CONFIG_NAME} and weights, DeepMind's "
+            f"{' or '.join(_PICKLES)}, or krasserm's {_LIGHTNING}."
         )
     document = _read_config(path) if (path / CONFIG_NAME).exists() else {}
     model_type = document.get("model_type")

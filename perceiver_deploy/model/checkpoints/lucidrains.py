@@ -1,4 +1,4 @@
-"""State dicts of lucidrains' perceiver-pytorch: its `Perceiver`, with the constructor's arguments in a JSON file.
+"""State dicts of lucidrains' perceiver-pytorch, with the constructor's arguments in a JSON file.
 
 perceiver-pytorch saves no configuration, so what a state dict does not show (heads, frequencies) comes from a
 `config.json` beside it. Source: perceiver-pytorch 0.8.8 and 0.11.0 on PyPI, which name their tensors differently.
@@ -13,71 +13,47 @@ from typing import Any
 from torch import Tensor
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import Task
-from perceiver_deploy.model.checkpoints.lucidrains_options import INPUT_SIZES, LucidrainsOptions, parse_options
+from perceiver_deploy.model.checkpoints.lucidrains_config import convert_options
+from perceiver_deploy.model.checkpoints.lucidrains_names import prefix_of, tensor_name
+from perceiver_deploy.model.checkpoints.lucidrains_options import Kind, Options, PerceiverOptions, parse_options
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
-from perceiver_deploy.model.config import (
-    AttentionConfig,
-    EncoderConfig,
-    MeanDecoderConfig,
-    PerceiverConfig,
-    Semantics,
-    Sharing,
-)
-from perceiver_deploy.model.input_config import AudioInput, FourierPositions, ImageInput, Input, VideoInput
 from perceiver_deploy.model.perceiver import PerceiverModel
 
-_WIDENING_FACTOR = 4  # FeedForward(mult=4), which no argument changes
+_LAYER = re.compile(r"\blayers\.(\d+)\.")
 
 
 def load_lucidrains(tensors: dict[str, Tensor], where: Path, options: dict[str, Any] | None) -> PerceiverModel:
-    """Build the `Perceiver` of a state dict and give it every tensor.
+    """Build the model of a state dict and give it every tensor.
 
     `where` names the checkpoint in messages; `options` is its `config.json`, parsed, or None where there is none.
-    Input of 2 axes makes an image classifier (`pixel_values` [batch, channels, height, width], not channels last), of
-    1 axis an audio classifier with `input_channels` samples a token, of 3 axes and 3 channels a video classifier.
+    The tensors say which model it is. `Perceiver` with input of 2 axes makes an image classifier (`pixel_values`
+    [batch, channels, height, width], not channels last), of 1 axis an audio classifier with `input_channels` samples a
+    token, of 3 axes and 3 channels a video classifier. `PerceiverIO` makes a model of the task `tokens`: its data and
+    queries are inputs there as they are arguments here. `PerceiverLM` makes a masked language model.
 
     Raises:
         CheckpointError: arguments that are missing, unknown, not supported or contradict the tensors; tensors that
-            are missing, left over or of another shape; a `PerceiverIO` or `PerceiverLM`.
+            are missing, left over or of another shape.
     """
-    _refuse_perceiver_io(tensors, where)
-    parsed = parse_options(options, where)
-    if parsed.weight_tie_layers:
-        tensors = _merge_tied(tensors, where)
-    _refuse_contradictions(parsed, tensors, where)
-    model = build_on_meta(_config(parsed), where)
-    names = {name: _tensor_name(name, blocks="layers.0.0.norm.weight" not in tensors) for name in model.state_dict()}
+    kind = _find_kind(tensors)
+    parsed = parse_options(kind, options, where)
+    if isinstance(parsed, PerceiverOptions):
+        _refuse_contradictions(parsed, tensors, where)
+    tensors = _merge_tied(tensors, parsed, where)
+    model = build_on_meta(convert_options(parsed), where)
+    blocks = f"{prefix_of(kind)}layers.0.0.norm.weight" not in tensors
+    names = {name: tensor_name(name, kind, blocks=blocks) for name in model.state_dict()}
     assign_tensors(model, _split_keys_and_values(tensors), names, where)
     return model.eval()
 
 
-def _refuse_perceiver_io(tensors: dict[str, Tensor], where: Path) -> None:
-    if any(name.startswith("perceiver_io.") for name in tensors):
-        raise CheckpointError(
-            f"{where} is a PerceiverLM of perceiver-pytorch, whose output queries are the embedded tokens; no task "
-            "here decodes text so. Of perceiver-pytorch, Perceiver can be loaded."
-        )
-    if any(name.startswith("decoder_cross_attn.") for name in tensors):
-        raise CheckpointError(
-            f"{where} is a PerceiverIO of perceiver-pytorch, which takes ready tokens and queries as arguments of its "
-            "forward; the state dict says neither how inputs become tokens nor what is asked, so it fits no task. "
-            "Of perceiver-pytorch, Perceiver can be loaded."
-        )
+def _find_kind(tensors: dict[str, Tensor]) -> Kind:
+    if any(name.startswith(prefix_of("PerceiverLM")) for name in tensors):
+        return "PerceiverLM"
+    return "PerceiverIO" if any(name.startswith("decoder_cross_attn.") for name in tensors) else "Perceiver"
 
 
-def _merge_tied(tensors: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """Tensors with layers 2, 3 ... merged into layer 1, whose weights they share; a file may hold them or not."""
-    merged: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        own = re.sub(r"^layers\.[1-9]\d*\.", "layers.1.", name)
-        if own in merged and not merged[own].equal(tensor):
-            raise CheckpointError(f"{where}: weight_tie_layers is true, but {name} differs from other layers' weights.")
-        merged[own] = tensor
-    return merged
-
-
-def _refuse_contradictions(options: LucidrainsOptions, tensors: dict[str, Tensor], where: Path) -> None:
+def _refuse_contradictions(options: PerceiverOptions, tensors: dict[str, Tensor], where: Path) -> None:
     """Name the argument where a tensor is visibly of another model; `assign_tensors` finds whatever is left."""
     cross = "layers.0.0" if "layers.0.0.norm.weight" in tensors else "layers.0.cross_attn"
     latent = "layers.0.2.0.0" if cross == "layers.0.0" else "layers.0.self_attns.0.0"
@@ -98,53 +74,31 @@ def _refuse_contradictions(options: LucidrainsOptions, tensors: dict[str, Tensor
                 f"{where}: {argument} is {expected} in config.json, or by default where it is not there, but {name} "
                 f"is {list(shape)}."
             )
-    layers = {int(match[1]) for name in tensors if (match := re.match(r"layers\.(\d+)\.", name))}
-    expected = min(options.depth, 2) if options.weight_tie_layers else options.depth
-    if layers and len(layers) != expected:
+
+
+def _merge_tied(tensors: dict[str, Tensor], options: Options, where: Path) -> dict[str, Tensor]:
+    """Tensors with the layers that share weights merged into the first of them; a file may hold all of them or one.
+
+    A `Perceiver` ties its layers from the second on, the others tie all.
+    """
+    distinct = options.depth
+    if options.weight_tie_layers:
+        distinct = min(distinct, 2 if isinstance(options, PerceiverOptions) else 1)
+    layers = {int(match[1]) for name in tensors if (match := _LAYER.search(name))}
+    if layers and len(layers) not in (distinct, options.depth):
         raise CheckpointError(
-            f"{where}: depth {options.depth} with weight_tie_layers {options.weight_tie_layers} makes {expected} "
+            f"{where}: depth {options.depth} with weight_tie_layers {options.weight_tie_layers} makes {distinct} "
             f"layers of own weights, but the file holds {len(layers)}."
         )
-
-
-def _config(options: LucidrainsOptions) -> PerceiverConfig:
-    def attention(heads: int, head_size: int) -> AttentionConfig:
-        channels = heads * head_size
-        return AttentionConfig(heads, channels, channels, widening_factor=_WIDENING_FACTOR, qkv_bias=False)
-
-    sharing: Sharing = "from_second" if options.weight_tie_layers else "none"
-    task, inputs = _task_and_input(options)
-    return PerceiverConfig(
-        task=task,
-        input=inputs,
-        encoder=EncoderConfig(
-            num_latents=options.num_latents,
-            d_latents=options.latent_dim,
-            num_blocks=options.depth,
-            num_self_attends_per_block=options.self_per_cross_attn,
-            cross_attention=attention(options.cross_heads, options.cross_dim_head),
-            self_attention=attention(options.latent_heads, options.latent_dim_head),
-            num_cross_attentions=options.depth,
-            cross_attention_sharing=sharing,
-            block_sharing=sharing,
-        ),
-        decoder=MeanDecoderConfig(options.num_classes, norm=True),
-        semantics=Semantics("geglu", fully_masked_rows="mean"),
-        dropout=options.attn_dropout,
-        initializer_range=1.0,
-    )
-
-
-def _task_and_input(options: LucidrainsOptions) -> tuple[Task, Input]:
-    axes = options.input_axis
-    size = tuple(options.input_size or INPUT_SIZES[axes])
-    positions = FourierPositions(options.num_freq_bands, (options.max_freq,) * axes, order="by_dimension")
-    if axes == 1:
-        return "audio_classification", AudioInput(positions, size[0] * options.input_channels, options.input_channels)
-    if axes == 2:
-        image = ImageInput("pixels", positions, image_size=(size[0], size[1]), image_channels=options.input_channels)
-        return "image_classification", image
-    return "video_classification", VideoInput(positions, patch_size=1, clip=(size[0], size[1], size[2]))
+    if not options.weight_tie_layers:
+        return tensors
+    merged: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        own = _LAYER.sub(lambda match: f"layers.{min(int(match[1]), distinct - 1)}.", name, count=1)
+        if own in merged and not merged[own].equal(tensor):
+            raise CheckpointError(f"{where}: weight_tie_layers is true, but {name} differs from other layers' weights.")
+        merged[own] = tensor
+    return merged
 
 
 def _split_keys_and_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -157,39 +111,3 @@ def _split_keys_and_values(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             split[name] = tensor
     return split
-
-
-_ATTENTION_NAMES = {
-    "query_norm": "norm",
-    "key_value_norm": "norm_context",
-    "query": "fn.to_q",
-    "key": "fn.to_kv",
-    "value": "fn.to_kv",
-    "output": "fn.to_out",
-}
-_FEED_FORWARD_NAMES = {"mlp_norm": "norm", "mlp.0": "fn.net.0", "mlp.2": "fn.net.2"}
-_HALVES = {"key": "[keys]", "value": "[values]"}
-
-
-def _tensor_name(name: str, *, blocks: bool) -> str:
-    """perceiver-pytorch's name of one of our tensors; from 0.11 its layers are `blocks` with names, before lists."""
-    if name == "encoder.latents":
-        return "latents"
-    if name.startswith("decoder."):
-        return name.replace("decoder.norm", "to_logits.1").replace("decoder.projection", "to_logits.2")
-    match = re.fullmatch(
-        r"encoder\.(?:cross_attention|later_cross_attentions\.(?P<cross>\d+)|self_attends\.(?P<first>\d+)|"
-        r"later_blocks\.(?P<block>\d+)\.(?P<layer>\d+))\.(?P<part>\w+(?:\.\d)?)\.(?P<leaf>weight|bias)",
-        name,
-    )
-    assert match is not None, name
-    later = match["cross"] or match["block"]
-    index = 0 if later is None else int(later) + 1
-    layer, part = match["first"] or match["layer"], match["part"]
-    is_attention = part in _ATTENTION_NAMES
-    if layer is None:
-        module = ("cross_attn" if is_attention else "cross_ff") if blocks else ("0" if is_attention else "1")
-    else:
-        module = f"{'self_attns' if blocks else '2'}.{layer}.{0 if is_attention else 1}"
-    theirs = _ATTENTION_NAMES[part] if is_attention else _FEED_FORWARD_NAMES[part]
-    return f"layers.{index}.{module}.{theirs}.{match['leaf']}{_HALVES.get(part, '')}"

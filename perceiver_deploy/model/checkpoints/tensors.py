@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -48,13 +49,29 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
                 f"{safetensors} cannot be read as safetensors ({error}). It may be truncated: copy it again."
             ) from None
     if pickled.exists():
-        return _read_pickle(pickled)
+        tensors = load_pickle(pickled)
+        if not is_state_dict(tensors):
+            raise CheckpointError(f"{pickled} is not a state dict: expected a dict of names to tensors.")
+        return tensors
     raise CheckpointError(f"{directory} has neither {SAFETENSORS_NAME} nor {PICKLE_NAME}; it is not a checkpoint.")
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def is_state_dict(content: Any) -> TypeGuard[dict[str, Tensor]]:
+    """Whether this is a dict of names to tensors."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def load_pickle(path: Path, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
+    """What torch saved: tensors, plain values, and classes of the full names in `stand_ins` as those given with them.
+
+    Raises:
+        CheckpointError: the file is truncated or holds more than that.
+    """
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
+        with torch.serialization.safe_globals(list(stand_ins)):
+            return torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} is a pickle that holds more than tensors, so it was not loaded: it could run code. "
@@ -64,11 +81,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read ({type(error).__name__}: {error}). It may be truncated: copy it again."
         ) from None
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
-    ):
-        raise CheckpointError(f"{path} is not a state dict: expected a dict of names to tensors.")
-    return tensors
 
 
 def assign_tensors(model: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: Path) -> None:

@@ -17,22 +17,24 @@ _OPT_LENGTH = 512
 
 
 class MaskedLanguageModel(nn.Module):
-    """Bytes to logits over the vocabulary at every position of the given length."""
+    """Bytes to logits over the vocabulary at every position of the given length.
+
+    Queries are trainable, one a position, or the embedded tokens where `decoder.num_queries` is None. Logits are
+    products with the token embeddings, or a projection where `decoder.output_channels` says of how many.
+    """
 
     def __init__(self, config: PerceiverConfig) -> None:
         super().__init__()
         assert isinstance(config.input, TextInput)
         assert isinstance(config.decoder, DecoderConfig)
-        if (config.decoder.num_queries or 0) < config.input.max_length:
-            raise ValueError(
-                f"decoder.num_queries {config.decoder.num_queries} is less than input.max_length "
-                f"{config.input.max_length}"
-            )
+        _check_language_decoder(config.input, config.decoder)
         self.config = config
         self.input_adapter = TextInputAdapter(config.input, config.initializer_range)
         self.encoder = PerceiverEncoder(config, self.input_adapter.channels)
         self.decoder = PerceiverDecoder(config, config.decoder)
-        self.output_bias = nn.Parameter(torch.zeros(config.input.vocab_size))
+        self.output_bias = None
+        if config.decoder.output_channels is None:
+            self.output_bias = nn.Parameter(torch.zeros(config.input.vocab_size))
 
     @property
     def signature(self) -> Signature:
@@ -46,10 +48,30 @@ class MaskedLanguageModel(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, length, vocab]."""
-        latents = self.encoder(self.input_adapter(input_ids), attention_mask)
-        assert self.decoder.queries is not None
-        decoded = self.decoder(latents, self.decoder.queries.narrow(0, 0, input_ids.shape[1]))
+        tokens = self.input_adapter(input_ids)
+        latents = self.encoder(tokens, attention_mask)
+        queries = tokens if self.decoder.queries is None else self.decoder.queries.narrow(0, 0, input_ids.shape[1])
+        masks_queries = self.config.semantics.masked_queries == "zeros"
+        decoded = self.decoder(latents, queries, attention_mask if masks_queries else None)
+        if self.output_bias is None:
+            return {"logits": decoded}
         return {"logits": decoded @ self.input_adapter.embeddings.weight.T + self.output_bias}
+
+
+def _check_language_decoder(text: TextInput, decoder: DecoderConfig) -> None:
+    """Refuse a decoder that does not answer at every position with every token."""
+    if decoder.num_queries is not None and decoder.num_queries < text.max_length:
+        raise ValueError(f"decoder.num_queries {decoder.num_queries} is less than input.max_length {text.max_length}")
+    if decoder.output_channels not in (None, text.vocab_size):
+        raise ValueError(
+            f"decoder.output_channels {decoder.output_channels} is neither null nor input.vocab_size {text.vocab_size}"
+        )
+    uses_embeddings = decoder.num_queries is None or decoder.output_channels is None
+    if uses_embeddings and decoder.query_channels != text.channels:
+        raise ValueError(
+            f"decoder.query_channels {decoder.query_channels} is not input.channels {text.channels}: embeddings serve "
+            "as queries (num_queries null) or as output weights (output_channels null)"
+        )
 
 
 class TextClassifier(Classifier):

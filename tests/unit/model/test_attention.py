@@ -30,7 +30,7 @@ def random(*shape, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
-def formula(layer, query, key_value=None, mask=None, *, fully_masked="zeros"):
+def formula(layer, query, key_value=None, mask=None, query_mask=None, *, fully_masked="zeros"):
     """The layer written out with NumPy, one sample, one head and one query at a time."""
     weights = {name: tensor.numpy() for name, tensor in layer.state_dict().items()}
 
@@ -51,14 +51,17 @@ def formula(layer, query, key_value=None, mask=None, *, fully_masked="zeros"):
         keys_from = normed if key_value is None else norm("key_value_norm", key_value[index].numpy())
         q, k, v = linear("query", normed), linear("key", keys_from), linear("value", keys_from)
         kept = np.ones(len(k), bool) if mask is None else mask[index].numpy() != 0
+        asked = np.ones(len(q), bool) if query_mask is None else query_mask[index].numpy() != 0
         heads = []
         for q_h, k_h, v_h in zip(
             *(np.split(x, layer.num_heads, axis=-1) for x in (q, k, v)),
             strict=True,
         ):
             rows = []
-            for row in q_h:
-                if kept.any():
+            for row, is_asked in zip(q_h, asked, strict=True):
+                if not is_asked:
+                    rows.append(np.zeros(v_h.shape[1]))
+                elif kept.any():
                     scores = k_h[kept] @ row / math.sqrt(len(row))
                     chances = np.exp(scores - scores.max())
                     rows.append(chances / chances.sum() @ v_h[kept])
@@ -68,7 +71,9 @@ def formula(layer, query, key_value=None, mask=None, *, fully_masked="zeros"):
         attended = linear("output", np.concatenate(heads, axis=-1))
         if layer.use_query_residual:
             attended = attended + sample
-        results.append(attended + linear("mlp.2", gelu_tanh(linear("mlp.0", norm("mlp_norm", attended)))))
+        if layer.mlp is not None:
+            attended = attended + linear("mlp.2", gelu_tanh(linear("mlp.0", norm("mlp_norm", attended))))
+        results.append(attended)
     return np.stack(results)
 
 
@@ -104,6 +109,13 @@ def test_attention_without_query_residual_leaves_the_query_out():
     assert not torch.allclose(attention(query, tokens), with_residual(query, tokens))
 
 
+def test_widening_factor_0_leaves_the_mlp_and_its_norm_out():
+    attention = layer(AttentionConfig(widening_factor=0))
+    assert not [name for name in attention.state_dict() if "mlp" in name]
+    query, tokens = random(2, 3, 12), random(2, 4, 10, seed=1)
+    check(attention(query, tokens), formula(attention, query, tokens))
+
+
 masks = st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=2, max_size=2)
 
 
@@ -115,6 +127,21 @@ def test_masked_attention_is_the_formula_over_the_kept_keys_only(semantics, rows
     query, tokens, mask = random(2, 3, 12), random(2, 6, 10, seed=1), torch.tensor(rows).long()
     expected = formula(attention, query, tokens, mask, fully_masked=semantics.fully_masked_rows)
     check(attention(query, tokens, mask), expected)
+
+
+query_masks = st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=2, max_size=2)
+
+
+@given(masks, query_masks)
+@settings(deadline=None)
+@pytest.mark.parametrize("semantics", [ZEROS, MEAN], ids=["zeros", "mean"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_masked_queries_get_zeros_out_of_the_attention_whatever_the_keys(semantics, residual, rows, query_rows):
+    attention = layer(AttentionConfig(num_heads=2, use_query_residual=residual), semantics)
+    query, tokens = random(2, 3, 12), random(2, 6, 10, seed=1)
+    mask, query_mask = torch.tensor(rows).long(), torch.tensor(query_rows).long()
+    expected = formula(attention, query, tokens, mask, query_mask, fully_masked=semantics.fully_masked_rows)
+    check(attention(query, tokens, mask, query_mask), expected)
 
 
 @given(masks, st.floats(-1e3, 1e3))

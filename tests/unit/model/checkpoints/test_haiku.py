@@ -213,11 +213,11 @@ class Oracle:
         q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
         logits = np.einsum("bqhc,bkhc->bhqk", q, k) / math.sqrt(q.shape[-1])
         if mask is not None:
-            logits = np.where(mask[:, None, None, :], logits, -1e30)
+            logits = np.where(mask[:, None], logits, -1e30)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         summed = np.einsum("bhqk,bkhc->bqhc", weights / weights.sum(-1, keepdims=True), v)
         summed = summed.reshape(*summed.shape[:2], -1)
-        return summed if mask is None else np.where((mask == 0).all(-1)[:, None, None], 0, summed)
+        return summed if mask is None else np.where((mask == 0).all(-1, keepdims=True), 0, summed)
 
     def layer(self, x, name, heads, inputs=None, mask=None, residual=True):
         normed = self.norm(x, f"{name}/layer_norm")
@@ -233,22 +233,25 @@ class Oracle:
         encoder = ENCODERS.get(self.kind, "perceiver_encoder")
         latents = self.p[f"{encoder}/~/trainable_position_encoding/pos_embs"]
         z = np.broadcast_to(latents, (len(tokens), *latents.shape))
+        mask = None if mask is None else outer(np.ones(z.shape[:2]), mask)
         z = self.layer(z, f"{encoder}/~/cross_attention", self.heads[0], tokens, mask)
         for _ in range(BLOCKS[self.kind]):
             for index in range(SMALL[self.kind]["layers"]):
                 z = self.layer(z, f"{encoder}/~/self_attention{f'_{index}' if index else ''}", self.heads[1])
         return z
 
-    def decode(self, z, queries):
+    def decode(self, z, queries, mask=None):
         decoder = DECODERS.get(self.kind, CLASSIFIER)
         queries = np.broadcast_to(queries, (len(z), *queries.shape[-2:]))
-        y = self.layer(queries, f"{decoder}/cross_attention", self.heads[2], z, residual=self.kind in RESIDUAL)
+        mask = None if mask is None else outer(mask, np.ones(z.shape[:2]))
+        y = self.layer(queries, f"{decoder}/cross_attention", self.heads[2], z, mask, residual=self.kind in RESIDUAL)
         return y if self.kind == "text" else self.linear(y, f"{decoder}/output")
 
     def text(self, input_ids, attention_mask):
         embeddings, positions = self.p["embed/embeddings"], self.p["trainable_position_encoding/pos_embs"]
         z = self.encode(embeddings[input_ids] + positions[: input_ids.shape[1]], attention_mask)
-        y = self.decode(z, self.p["basic_decoder/~/trainable_position_encoding/pos_embs"][: input_ids.shape[1]])
+        queries = self.p["basic_decoder/~/trainable_position_encoding/pos_embs"][: input_ids.shape[1]]
+        y = self.decode(z, queries, attention_mask)  # the same mask for inputs and queries
         return {"logits": y @ embeddings.T + self.p["embedding_decoder/bias"]}
 
     def image(self, pixels, positions):
@@ -309,6 +312,11 @@ class Oracle:
             "image_reconstruction": self.linear(y[:, a:b], "projection_postprocessor/linear"),
             "label_logits": self.linear(y[:, b], "classification_postprocessor/linear"),
         }
+
+
+def outer(queries, keys):
+    """Which query [batch, queries] sees which key [batch, keys]: [batch, queries, keys]."""
+    return queries[:, :, None] * keys[:, None, :]
 
 
 def with_positions(tokens, positions):
@@ -433,7 +441,7 @@ def test_a_loaded_model_computes_the_published_formulas(small_file, kind, shape)
 @pytest.mark.parametrize("kind", SMALL)
 def test_the_configuration_says_which_semantics_the_checkpoint_carries(small_file, kind):
     config = load_haiku(small_file(kind)).config
-    assert (config.semantics.activation, config.semantics.fully_masked_rows) == ("gelu_tanh", "zeros")
+    assert dataclasses.astuple(config.semantics)[:3] == ("gelu_tanh", "zeros", "zeros")
     assert config.decoder.cross_attention.use_query_residual == (kind in RESIDUAL)
     assert config.labels is None
 

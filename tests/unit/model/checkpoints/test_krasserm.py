@@ -15,13 +15,14 @@ import torch
 import perceiver_deploy
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
+from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
 from perceiver_deploy.preprocessing import TextPreprocessing
 from tests.factories import relative_l2
 
 FLOAT64 = 1e-10
 DATA = Path(__file__).parents[3] / "data" / "krasserm"
-TEXT = ("masked_lm", "text_classifier")
+TEXT = ("masked_lm", "untied_masked_lm", "text_classifier")
 SIZED = ("image_classifier", "optical_flow")
 SECOND_SIZE = {"image_classifier": [7, 3], "optical_flow": [3, 6]}
 WHERE = Path("weights")
@@ -78,6 +79,41 @@ def test_model_equals_perceiver_io_in_float64(case, index, form):
     assert relative_l2(found, arrays[f"output_{index}"]) <= FLOAT64
 
 
+@pytest.mark.parametrize("case", ("untied_masked_lm", "text_classifier", "image_classifier"))
+def test_file_of_lightning_is_found_out_and_gives_the_same_model(case):
+    arrays = np.load(DATA / case / "expected.npz")
+    model = load_checkpoint(DATA / case / "lightning.ckpt")
+    assert relative_l2(outputs(case, model, arrays, 0), arrays["output_0"]) <= FLOAT64
+
+
+class Foreign:
+    """A class of another project."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}, "hyper_parameters": {"encoder": Foreign()}}, "holds more than tensors, so it was not"),
+        ({"model": {}, "epoch": 3}, r"no file of a Lightning module of perceiver-io: .* found 'model', 'epoch'\."),
+        ([1], "found something else"),
+        ({"state_dict": {"w": 3}, "hyper_parameters": {}}, "found 'state_dict', 'hyper_parameters'"),
+        ({"state_dict": {"w": torch.zeros(1)}, "hyper_parameters": {}}, "holds no tensors of a text, image or optical"),
+    ],
+)
+def test_file_of_another_project_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("kept", (0, 100, 0.5, 0.99))
+def test_truncated_file_of_lightning_is_refused(kept, tmp_path):
+    content = (DATA / "image_classifier" / "lightning.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    with pytest.raises(CheckpointError, match=r"a\.ckpt (cannot be read|is a pickle that holds more)"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
 @pytest.mark.parametrize("case", TEXT + SIZED)
 def test_missing_unexpected_and_misshaped_tensors_are_named(case):
     tensors, document = read(case)
@@ -124,7 +160,13 @@ def test_stored_positions_must_be_those_of_the_configuration(case, change, messa
         ("masked_lm", "encoder", {"max_seq_len": "12"}, "encoder.max_seq_len: Input should be a valid integer"),
         ("masked_lm", "encoder", {"max_seq_len": 13}, "decoder.num_queries 12 is less than input.max_length 13"),
         ("masked_lm", "decoder", {"vocab_size": 30}, "vocab_size 30 in decoder, 262 in encoder"),
-        ("masked_lm", "decoder", {"num_output_query_channels": 6}, "num_output_query_channels 6: only null"),
+        ("masked_lm", "decoder", {"num_output_query_channels": 6}, r"missing \(.*1\.output_adapter\.linear\.weight"),
+        (
+            "untied_masked_lm",
+            "decoder",
+            {"num_output_query_channels": 6},
+            r"output_query_provider\._query is \[12, 9\]",
+        ),
         ("masked_lm", "decoder", {"cross_attention_residual": True}, r"missing .*cross_attn\.0\.module\.q_norm"),
         ("text_classifier", "decoder", {"num_output_queries": 2}, "num_output_queries 2: only 1 is supported"),
         ("image_classifier", "encoder", {"image_shape": [6, 5]}, r"encoder\.image_shape\.2: Field required"),
@@ -172,7 +214,7 @@ def test_labels_and_byte_preprocessing_are_taken_over():
         load_krasserm(tensors, WHERE, document)
 
 
-@pytest.mark.parametrize("case", ("masked_lm", "optical_flow"))
+@pytest.mark.parametrize("case", ("masked_lm", "untied_masked_lm", "optical_flow"))
 def test_exported_bundle_passes_its_gate(case, tmp_path):
     result = perceiver_deploy.export_model(load(case), tmp_path / "bundle")
     assert result.verdicts

@@ -14,7 +14,7 @@ from tests.factories import perturbed_model, tensors
 from tests.task_factories import TASK_CONFIGS
 
 TASKS = tuple(TASK_CONFIGS)
-MASKED = ("audio_classification", "point_cloud_classification", "entities", "multitask_text")
+MASKED = ("audio_classification", "point_cloud_classification", "entities", "tokens", "multitask_text")
 
 
 def inputs_of(model, case="odd", **sizes):
@@ -156,6 +156,7 @@ def test_interleaved_cross_attentions_attend_to_the_inputs_again():
         ("multimodal_autoencoding", "decoder", {"query_channels": 20}, "query_channels"),
         ("video_classification", "encoder", {"num_cross_attentions": 5}, "num_cross_attentions 5"),
         ("multitask_text", "decoder", {"num_queries": None}, "num_queries"),
+        ("tokens", "decoder", {"num_queries": 3}, "takes queries as input: decoder.num_queries 3 must be null"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(task, part, changes, message):
