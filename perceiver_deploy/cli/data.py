@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,35 +12,67 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("data", short_help="List the data sets.")
+@click.group("data", short_help="List the data sets and fetch what they are made of.")
 def command() -> None:
-    """List the data sets, their licences and where they come from."""
+    """The data sets that train, convert and benchmark know by name, and the public files they are made of."""
 
 
 @command.command(
-    "list", cls=Verb, short_help="List the data sets.", extra="train", example="perceiver-deploy data list"
+    "list", cls=Verb, short_help="List the data sets.", extra="train", example="perceiver-deploy data list --count"
 )
-def list_data_sets() -> Outcome:
-    """List the data sets that train, convert and benchmark know by name."""
-    from perceiver_deploy.data.datasets import LOADERS, load_dataset
+@click.option("--count", is_flag=True, help="Load the data sets that are here and count their examples.")
+def list_data_sets(count: bool) -> Outcome:
+    """List the data sets and the files they are made of, their licences, and whether they are here."""
+    from perceiver_deploy.pipeline.data_sets import describe_data_sets, describe_files
 
-    rows = []
-    for name in LOADERS:
-        data = load_dataset(name)
-        rows.append(
-            {
-                "name": name,
-                "task": data.task,
-                "train": len(data.train),
-                "test": len(data.test),
-                "license": data.license,
-                "source": data.source,
-            }
-        )
+    data_sets, files = describe_data_sets(count=count), describe_files()
 
     def show(console: Console) -> None:
-        from perceiver_deploy.cli.tables import make_table
+        _show_rows(console, "Data sets", data_sets)
+        _show_rows(console, "Files", [{key: row[key] for key in row if key not in ("file", "sha256")} for row in files])
 
-        console.print(make_table("Data sets", tuple(rows[0]), [[str(value) for value in row.values()] for row in rows]))
+    return Outcome({"data_sets": data_sets, "files": files}, show)
+
+
+@command.command(
+    "fetch",
+    cls=Verb,
+    short_help="Fetch what data sets are made of.",
+    extra="train",
+    example="perceiver-deploy data fetch vader asterisk-en",
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def fetch_data_sets(names: tuple[str, ...]) -> Outcome:
+    """Fetch the files of data sets, or single files, into the cache; all when no NAME is given.
+
+    pip and apt fetch them, from where they are configured to; no root is needed. What is in the cache with the right
+    digest is not fetched again. The cache is $PERCEIVER_DEPLOY_CACHE, else perceiver-deploy in $XDG_CACHE_HOME or
+    ~/.cache.
+    """
+    from perceiver_deploy.pipeline.data_sets import fetch_files
+
+    rows = fetch_files(names)
+
+    def show(console: Console) -> None:
+        _show_rows(console, "In the cache", [{key: row[key] for key in ("name", "bytes", "seconds")} for row in rows])
+        for row in rows:
+            console.print(row["path"])
 
     return Outcome(rows, show)
+
+
+def _show_rows(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    from perceiver_deploy.cli.tables import make_table
+
+    if not rows:
+        console.print("There is nothing to fetch: these data sets come with a package.")
+        return
+    console.print(make_table(title, tuple(rows[0]), [[_text(value) for value in row.values()] for row in rows]))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return ", ".join(value) if isinstance(value, list) else "-" if value is None else str(value)

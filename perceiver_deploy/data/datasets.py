@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.metrics import TOP1, Metric
+from perceiver_deploy.data.sources import Source
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Task
 from perceiver_deploy.preprocessing import Preprocessing
@@ -52,16 +53,33 @@ class DataSet:
             raise InputError(f"Data set {self.name!r} is for {self.task}; the bundle's task is {task} ({where}).")
 
 
+@dataclass(frozen=True)
+class DataSetEntry:
+    """What is known of a data set without loading it.
+
+    Attributes:
+        sources: the files that it is made of.
+        module: the module that carries it, where one does.
+    """
+
+    task: Task
+    license: str
+    source: str
+    load: Callable[[], DataSet]
+    sources: tuple[Source, ...] = ()
+    module: str | None = None
+
+
 def load_dataset(name: str) -> DataSet:
     """Load a data set by name.
 
     Raises:
         UsageError: there is no such data set.
-        MissingError: a package it comes with is not installed.
+        MissingError: a package it comes with is not installed, or a file it is made of is not fetched.
     """
-    if name not in LOADERS:
-        raise UsageError(f"There is no data set {name!r}; expected one of {', '.join(LOADERS)}.")
-    return LOADERS[name]()
+    if name not in DATA_SETS:
+        raise UsageError(f"There is no data set {name!r}; expected one of {', '.join(DATA_SETS)}.")
+    return DATA_SETS[name].load()
 
 
 def _digits() -> DataSet:
@@ -70,4 +88,12 @@ def _digits() -> DataSet:
     return load_digits()
 
 
-LOADERS: dict[str, Callable[[], DataSet]] = {"digits": _digits}
+DATA_SETS = {
+    "digits": DataSetEntry(
+        task="image_classification",
+        license="CC-BY-4.0",
+        source="scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits)",
+        load=_digits,
+        module="sklearn",
+    ),
+}

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.data.datasets import LOADERS, load_dataset
+from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
@@ -113,7 +113,7 @@ def convert_bundle(
 
 def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Arrays:
     """The samples, checked against the model's inputs."""
-    if str(calibration) in LOADERS:
+    if str(calibration) in DATA_SETS:
         data = load_dataset(str(calibration))
         data.require_task(bundle.manifest.task, str(bundle.path))
         inputs = data.train.inputs
@@ -121,7 +121,7 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
         inputs = read_arrays(Path(calibration))
     else:
         raise InputError(
-            f"Calibration data {calibration} is neither a data set ({', '.join(LOADERS)}) nor a .npz file."
+            f"Calibration data {calibration} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file."
         )
     stage = bundle.manifest.stages["full"]
     check_inputs(inputs, stage.inputs, bundle.manifest.axes)
