@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,7 @@ def load_languages() -> DataSet:
             sounds.append(preprocess_sound(sound, PREPROCESSING))
             targets.append(target)
     inputs = {name: np.stack([sound[name] for sound in sounds]) for name in sounds[0]}
-    names = sorted(set(prompts))
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(names))
-    held_out = {names[index] for index in order[: int(_TEST_SHARE * len(names))]}
-    in_test = np.array([prompt in held_out for prompt in prompts])
+    in_test = held_out(prompts)
     train, test = (
         Split({name: array[rows] for name, array in inputs.items()}, np.array(targets)[rows])
         for rows in (~in_test, in_test)
@@ -64,6 +61,13 @@ def load_languages() -> DataSet:
     )
 
 
+def held_out(prompts: Sequence[str]) -> NDArray[np.bool_]:
+    """Which recordings are to test on, given what is said in each: a fifth of the prompts, in whatever language."""
+    names = sorted(set(prompts))
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(names))
+    return np.isin(prompts, [names[index] for index in order[: int(_TEST_SHARE * len(names))]])
+
+
 def _recordings(language: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Names of prompts and what is said, float32 [samples]. All are 16-bit mono at 8 kHz, and few are empty."""
     source = SOURCES[f"asterisk-{language}"]
@@ -72,6 +76,6 @@ def _recordings(language: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
         if prompt in _NO_SPEECH:
             continue
         with wave.open(io.BytesIO(content)) as file:  # far faster than PyAV, which matters for thousands
-            samples = np.frombuffer(file.readframes(PREPROCESSING.samples), np.int16)
+            samples = np.frombuffer(file.readframes(PREPROCESSING.samples), "<i2")
         if len(samples):
             yield prompt, samples.astype(np.float32) / np.float32(32768)
