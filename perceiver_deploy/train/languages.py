@@ -47,8 +47,8 @@ def _logistic_regression(data: DataSet) -> Baseline:
 
     def features(inputs: Arrays) -> NDArray[Any]:
         heard = inputs["attention_mask"][..., None] == 1
-        patches = inputs["audio"].reshape(*inputs["attention_mask"].shape, PREPROCESSING.samples_per_patch)
-        frames = spectrogram(torch.from_numpy(patches)).numpy()
+        patches = torch.from_numpy(inputs["audio"]).reshape(*heard.shape[:2], -1)
+        frames = torch.cat([spectrogram(part) for part in patches.tensor_split(32)]).numpy()
         return np.concatenate([frames.mean(1, where=heard), frames.std(1, where=heard)], axis=-1)
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))

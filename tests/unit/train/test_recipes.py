@@ -17,6 +17,7 @@ from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint
 from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.pipeline.training import train_recipe
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.loop import fit
 from perceiver_deploy.train.recipes import find_recipe
@@ -69,6 +70,13 @@ def test_shipped_checkpoint_is_small_and_reaches_its_recorded_metric(name):
     run = EagerSession(model, model.signature.stage, model.signature.axes).run
     found = measure(collect_outputs(run, data.test), data.test, data.metrics)[0]
     assert found.value == pytest.approx(recorded, abs=1.5 / found.examples)  # one example may fall either way
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", LEAST)
+def test_the_whole_recipe_reaches_what_its_checkpoint_is_promised_to(name, tmp_path):
+    data_set(find_recipe(name).data)
+    assert train_recipe(name, tmp_path / name).metrics[0].value >= LEAST[name]
 
 
 def test_checkpoint_trained_on_share_alike_sound_names_authors_and_licence():
