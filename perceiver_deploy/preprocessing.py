@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from perceiver_deploy.strict import Strict
 
@@ -30,4 +30,19 @@ class TextPreprocessing(Strict):
     sep_id: int = 5
 
 
-Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+class AudioPreprocessing(Strict):
+    """Mono sound in [-1, 1], its first `samples` samples, filled up with zeros; the mask has one entry a patch."""
+
+    kind: Literal["audio"] = "audio"
+    sample_rate: PositiveInt = Field(description="samples a second; sound of another rate is refused")
+    samples: PositiveInt = Field(description="samples fed to the model, a multiple of samples_per_patch")
+    samples_per_patch: PositiveInt
+
+    @model_validator(mode="after")
+    def _whole_patches(self) -> Self:
+        if self.samples % self.samples_per_patch:
+            raise ValueError(f"samples {self.samples}, expected a multiple of samples_per_patch")
+        return self
+
+
+Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing | AudioPreprocessing, Field(discriminator="kind")]

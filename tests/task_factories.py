@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from perceiver_deploy.model.config import (
     AttentionConfig,
     DecoderConfig,
@@ -15,6 +17,7 @@ from perceiver_deploy.model.input_config import (
     FlowInput,
     FourierPositions,
     LabelInput,
+    LogMel,
     MultimodalInput,
     PointsInput,
     TextInput,
@@ -24,6 +27,7 @@ from perceiver_deploy.model.input_config import (
 
 CLASSES = 5
 _VIDEO = VideoInput(FourierPositions(3, (4, 4, 4)), patch_size=2, clip=(4, 8, 12))
+_LOG_MEL = LogMel(sample_rate=100, num_mels=6, window=18)
 _AUDIO = AudioInput(FourierPositions(5, (64,)), samples=64, samples_per_patch=4)
 _IO = EncoderConfig(8, 32, 2, 2, AttentionConfig(1), AttentionConfig(4))
 _PERCEIVER = EncoderConfig(8, 32, 4, 1, AttentionConfig(1), AttentionConfig(4), num_cross_attentions=3)
@@ -46,6 +50,9 @@ TASK_CONFIGS = {
         DecoderConfig(None, 40, _NO_RESIDUAL, 16, label_query_channels=20),
     ),
     "audio_classification": PerceiverConfig("audio_classification", _AUDIO, _IO, _CLASSIFY),
+    "audio_classification, log-mel": PerceiverConfig(
+        "audio_classification", dataclasses.replace(_AUDIO, log_mel=_LOG_MEL), _IO, _CLASSIFY
+    ),
     "video_classification": PerceiverConfig(
         "video_classification", _VIDEO, _PERCEIVER, MeanDecoderConfig(CLASSES, norm=True)
     ),

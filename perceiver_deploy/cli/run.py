@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @variant_option
 @threads_option
 def command(bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | None, threads: int | None) -> Outcome:
-    """Predict on image or text files; a masked language model fills in each [MASK]."""
+    """Predict on image, sound or text files; a masked language model fills in each [MASK]."""
     from perceiver_deploy.pipeline.prediction import predict_files
 
     predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.metrics import TOP1, Metric
-from perceiver_deploy.data.sources import Source
+from perceiver_deploy.data.sources import SOURCES, Source
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Task
 from perceiver_deploy.preprocessing import Preprocessing
@@ -88,6 +88,12 @@ def _digits() -> DataSet:
     return load_digits()
 
 
+def _languages() -> DataSet:
+    from perceiver_deploy.data.languages import load_languages
+
+    return load_languages()
+
+
 DATA_SETS = {
     "digits": DataSetEntry(
         task="image_classification",
@@ -95,5 +101,12 @@ DATA_SETS = {
         source="scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits)",
         load=_digits,
         module="sklearn",
+    ),
+    "languages": DataSetEntry(
+        task="audio_classification",
+        license="CC-BY-SA-3.0 AND CC-BY-3.0",
+        source="Debian asterisk-core-sounds (telephone prompts in five languages, one speaker a language)",
+        load=_languages,
+        sources=tuple(SOURCES[f"asterisk-{language}"] for language in ("en", "es", "fr", "it", "ru")),
     ),
 }

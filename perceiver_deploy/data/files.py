@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.audio import preprocess_sound, read_sound
 from perceiver_deploy.data.images import preprocess_image, read_image
 from perceiver_deploy.data.text import read_tokens
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
-from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing
+from perceiver_deploy.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 
 ARRAYS_SUFFIX = ".npz"
 
@@ -37,6 +38,9 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
         )
     if isinstance(preprocessing, ImagePreprocessing):
         return {"pixel_values": preprocess_image(read_image(path), preprocessing)[None]}
+    if isinstance(preprocessing, AudioPreprocessing):
+        example = preprocess_sound(read_sound(path, preprocessing.sample_rate), preprocessing)
+        return {name: array[None] for name, array in example.items()}
     return read_tokens(path, preprocessing, axes["length"])
 
 

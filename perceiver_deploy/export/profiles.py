@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.manifest import Axis, Stage, evaluate_size
 
 UNBOUNDED_BATCH_MAX = 4
 """Largest batch by default. An engine reserves memory for its largest shapes: 5 GB for the full-size Fourier image
@@ -69,13 +69,9 @@ def default_sizes(name: str, axis: Axis) -> Sizes:
 
 def input_profile(stage: Stage, sizes: Mapping[str, Sizes]) -> Profile:
     """Shapes of each input of a stage. Inputs that share an axis agree, because sizes belong to axes."""
+    each = [{name: size[which] for name, size in sizes.items()} for which in range(len(Sizes._fields))]
     return {
-        spec.name: InputShapes(
-            *(
-                tuple(size if isinstance(size, int) else sizes[size][which] for size in spec.shape)
-                for which in range(len(Sizes._fields))
-            )
-        )
+        spec.name: InputShapes(*(tuple(evaluate_size(size, chosen) for size in spec.shape) for chosen in each))
         for spec in stage.inputs
     }
 

@@ -107,14 +107,43 @@ class VideoInput:
 
 
 @dataclass(frozen=True)
+class LogMel:
+    """A log-mel spectrogram: `num_mels` bands from 0 Hz to half the sample rate, of `window` samples a frame.
+
+    `floor` is the least power that is told from silence; white noise of variance 1 has a power of 1 in every band.
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    sample_rate: PositiveInt
+    num_mels: PositiveInt
+    window: PositiveInt
+    floor: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor {self.floor}, expected more than 0 and less than 1")
+
+
+@dataclass(frozen=True)
 class AudioInput:
-    """Raw samples cut into patches of `samples_per_patch`, with positions. `samples` is the usual number of them."""
+    """Sound in patches of `samples_per_patch`, with positions. `samples` is the usual number of them.
+
+    A token is the raw samples of its patch, or with `log_mel` the spectrum around it.
+    """
 
     __pydantic_config__ = _FORBID_EXTRA
     positions: FourierPositions
     samples: int
     samples_per_patch: int = 16
+    log_mel: LogMel | None = None
     kind: Literal["audio"] = "audio"
+
+    def __post_init__(self) -> None:
+        if self.log_mel is not None and self.log_mel.window < self.samples_per_patch:
+            raise ValueError(
+                f"log_mel.window {self.log_mel.window} with samples_per_patch {self.samples_per_patch}: "
+                "samples between two frames would be lost"
+            )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.model.input_config import AudioInput, FlowInput, LabelInput, MultimodalInput, VideoInput
+from perceiver_deploy.model.log_mel import LogMelSpectrogram
 from perceiver_deploy.model.positions import FourierEncoding
 
 FLOW_PATCH_CHANNELS = 27
@@ -55,15 +56,24 @@ class AudioInputAdapter(nn.Module):
     def __init__(self, config: AudioInput) -> None:
         super().__init__()
         self.samples_per_patch = config.samples_per_patch
+        self.log_mel = None if config.log_mel is None else LogMelSpectrogram(config.log_mel, config.samples_per_patch)
         self.positions = FourierEncoding(config.positions)
-        self.channels = config.samples_per_patch + self.positions.channels
+        features = config.samples_per_patch if config.log_mel is None else config.log_mel.num_mels
+        self.channels = features + self.positions.channels
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Cut and place."""
+    def forward(self, audio: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The samples of a patch, or its spectrum, and its position.
+
+        A spectrum sees samples beside its patch; those of patches that `mask` [batch, tokens] hides are zeros to it.
+        """
         batch, samples, _ = audio.shape
         tokens = samples // self.samples_per_patch
-        patches = audio.reshape(batch, tokens, self.samples_per_patch)
-        return torch.cat([patches, self.positions((tokens,), patches).expand(batch, -1, -1)], dim=-1)
+        features = audio.reshape(batch, tokens, self.samples_per_patch)
+        if self.log_mel is not None:
+            if mask is not None:
+                features = features.masked_fill(mask[..., None] == 0, 0.0)
+            features = self.log_mel(features)
+        return torch.cat([features, self.positions((tokens,), features).expand(batch, -1, -1)], dim=-1)
 
 
 class LabelInputAdapter(nn.Module):

@@ -12,7 +12,14 @@ from perceiver_deploy.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
 from perceiver_deploy.manifest import Engine
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.input_config import FourierPositions, ImageInput, LearnedPositions, TextInput
+from perceiver_deploy.model.input_config import (
+    AudioInput,
+    FourierPositions,
+    ImageInput,
+    LearnedPositions,
+    LogMel,
+    TextInput,
+)
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline import build
 from perceiver_deploy.pipeline.export import export_model
@@ -26,12 +33,14 @@ FOURIER = ImageInput(stem="pixels", positions=FourierPositions(8, (32, 32)), ima
 CONV = ImageInput(stem="conv", stem_channels=16, positions=FourierPositions(8, (8, 8)), image_size=(32, 32))
 LEARNED = ImageInput(stem="conv1x1", stem_channels=16, positions=LearnedPositions((16, 20), 8, 12), image_size=(16, 16))
 TEXT = TextInput(262, 64, 24)
+LOG_MEL = AudioInput(FourierPositions(8, (32,)), samples=640, samples_per_patch=20, log_mel=LogMel(8000, 12, 48))
 CONFIGS = {
     "fourier": PerceiverConfig("image_classification", FOURIER, ENCODER, CLASSIFIER),
     "conv": PerceiverConfig("image_classification", CONV, ENCODER, CLASSIFIER),
     "learned": PerceiverConfig("image_classification", LEARNED, ENCODER, CLASSIFIER),
     "masked_lm": PerceiverConfig("masked_lm", TEXT, ENCODER, DecoderConfig(64, 24, AttentionConfig(2, 16, 24), None)),
     "text": PerceiverConfig("text_classification", TEXT, ENCODER, CLASSIFIER),
+    "log_mel": PerceiverConfig("audio_classification", LOG_MEL, ENCODER, CLASSIFIER),
 }
 
 

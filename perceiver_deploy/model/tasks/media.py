@@ -12,7 +12,7 @@ from perceiver_deploy.model.tasks.classification import Classifier, mask_spec
 
 
 class AudioClassifier(Classifier):
-    """Raw samples to class logits."""
+    """Sound to class logits."""
 
     def __init__(self, config: PerceiverConfig) -> None:
         assert isinstance(config.input, AudioInput)
@@ -29,7 +29,7 @@ class AudioClassifier(Classifier):
 
     def forward(self, audio: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`audio` [batch, samples, 1], `attention_mask` [batch, samples / patch] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(audio), attention_mask)
+        return self.classify(self.input_adapter(audio, attention_mask), attention_mask)
 
 
 class VideoClassifier(Classifier):

@@ -18,6 +18,7 @@ STAGE = Stage(
         TensorSpec(name="input_ids", dtype="int64", shape=("batch", "length")),
         TensorSpec(name="attention_mask", dtype="int64", shape=("batch", "length")),
         TensorSpec(name="audio", dtype="float32", shape=("batch", "samples", 1)),
+        TensorSpec(name="audio_mask", dtype="int64", shape=("batch", "samples/16")),
     ),
     outputs=(),
 )
@@ -47,6 +48,7 @@ def test_inputs_that_share_an_axis_have_the_same_sizes() -> None:
     profile = input_profile(STAGE, parse_shapes(["length=16:32:64", "batch=1:2:4", "samples=32"], AXES))
     assert profile["input_ids"] == profile["attention_mask"] == ((1, 16), (2, 32), (4, 64))
     assert profile["audio"] == ((1, 32, 1), (2, 32, 1), (4, 32, 1))
+    assert profile["audio_mask"] == ((1, 2), (2, 2), (4, 2))
 
 
 @pytest.mark.parametrize(
