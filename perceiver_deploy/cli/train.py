@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 )
 @click.argument("recipe")
 @output_option
+@click.option("--from", "origin", help="Checkpoint to start from: a path, a shipped name or a hub name.")
+@click.option("--keep-head", is_flag=True, help="Refuse to start from a checkpoint with another task or other labels.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -33,11 +35,15 @@ if TYPE_CHECKING:
     help="Seed of initialisation, data order and dropout.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the state saved in the output folder.")
-def command(recipe: str, output: Path, seed: int, *, resume: bool) -> Outcome:
-    """Train RECIPE and write a checkpoint with its metric and that of a baseline."""
+def command(recipe: str, output: Path, *, origin: str | None, keep_head: bool, seed: int, resume: bool) -> Outcome:
+    """Train RECIPE and write a checkpoint with its metric and that of a baseline.
+
+    With --from the architecture, the input adapter and the encoder are those of a checkpoint of the same modality; its
+    head is kept where task and labels are the same, and new otherwise.
+    """
     from perceiver_deploy.pipeline.training import train_recipe
 
-    result = train_recipe(recipe, output, seed=seed, resume=resume)
+    result = train_recipe(recipe, output, origin=origin, keep_head=keep_head, seed=seed, resume=resume)
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
-from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle, sha256
+from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError
 from perceiver_deploy.evaluate.grid import Case, shape_grid
 from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
@@ -24,9 +24,8 @@ from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.trace import OPSET, trace_model
 from perceiver_deploy.manifest import Manifest, Signature, Variant
-from perceiver_deploy.model.checkpoints.loading import Form, find_checkpoint, load_checkpoint
+from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
-from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
@@ -120,12 +119,7 @@ def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tup
         return model_or_checkpoint, {"name": type(model_or_checkpoint).__name__}
     checkpoint = find_checkpoint(model_or_checkpoint)
     log.info("Loading %s", model_or_checkpoint)
-    model = load_checkpoint(checkpoint, form)
-    candidates = (
-        [checkpoint] if checkpoint.is_file() else [checkpoint / name for name in (SAFETENSORS_NAME, PICKLE_NAME)]
-    )
-    weights = next(file for file in candidates if file.exists())
-    return model, {"name": checkpoint.resolve().name, "file": weights.name, "sha256": sha256(weights)}
+    return load_checkpoint(checkpoint, form), describe_origin(checkpoint)
 
 
 def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:

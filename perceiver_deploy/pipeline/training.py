@@ -13,12 +13,15 @@ import torch
 from perceiver_deploy.bundle import sha256
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import Measured, Run, collect_outputs, measure
-from perceiver_deploy.errors import CheckpointError
+from perceiver_deploy.errors import CheckpointError, UsageError
 from perceiver_deploy.evaluate.environment import describe_environment
+from perceiver_deploy.model.checkpoints.loading import describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.session import check_inputs
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.loop import STATE, fit
 from perceiver_deploy.train.recipe import Recipe
@@ -51,21 +54,40 @@ class TrainingResult:
         return asdict(self)
 
 
-def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool = False) -> TrainingResult:
+def train_recipe(
+    name: str,
+    output: str | Path,
+    *,
+    origin: str | Path | None = None,
+    keep_head: bool = False,
+    seed: int = 0,
+    resume: bool = False,
+) -> TrainingResult:
     """Train by a recipe, and write `config.json`, `model.safetensors` and `training.json` into `output`.
 
-    A saved state in `output` is gone on from with `resume`, and gives the numbers of a run that was not stopped.
+    Args:
+        name: the recipe.
+        output: folder of the checkpoint. A saved state in it is gone on from with `resume`, and gives the numbers of
+            a run that was not stopped.
+        origin: checkpoint to start from (see `start_from`); by default weights are initialised anew.
+        keep_head: refuse an origin whose head cannot be kept.
+        seed: of initialisation, data order, transforms and dropout.
+        resume: go on.
 
     Raises:
         UsageError: no such recipe.
-        CheckpointError: `output` has files and `resume` is False, or its state is of another run.
+        CheckpointError: `output` has files and `resume` is False, or its state is of another run; or the origin does
+            not fit the recipe.
+        InputError: the recipe's data does not fit the origin, as texts longer than its table.
     """
     recipe = find_recipe(name)
     directory = Path(output)
-    _prepare(directory, recipe, seed, resume=resume)
-    data = load_dataset(recipe.data)
     torch.manual_seed(seed)
-    model = build_model(recipe.config)
+    model, source = _initial_model(recipe, origin, keep_head=keep_head)
+    data = load_dataset(recipe.data)
+    check_inputs(data.test.rows(slice(None)), model.signature.stage.inputs, model.signature.axes)
+    settings = {"recipe": name, "seed": seed, "from": source, **recipe.hyperparameters}
+    _prepare(directory, {**settings, "config": json.loads(model.config.to_json())}, resume=resume)
     log.info("Training %s: %d examples, %d steps", name, len(data.train), recipe.steps)
     started = time.perf_counter()
     losses = fit(model, recipe, data.train, seed=seed, directory=directory)
@@ -88,6 +110,7 @@ def train_recipe(name: str, output: str | Path, *, seed: int = 0, resume: bool =
     )
     record = {
         **result.to_json(),
+        "from": source,
         "data": {"name": data.name, "source": data.source, "license": data.license},
         "hyperparameters": recipe.hyperparameters,
         "environment": describe_environment(),
@@ -101,17 +124,30 @@ def _measure(run: Run, data: DataSet) -> tuple[Measured, ...]:
     return measure(collect_outputs(run, data.test), data.test, data.metrics)
 
 
-def _prepare(directory: Path, recipe: Recipe, seed: int, *, resume: bool) -> None:
+def _initial_model(
+    recipe: Recipe, origin: str | Path | None, *, keep_head: bool
+) -> tuple[PerceiverModel, dict[str, str] | None]:
+    """The model before training, and the checkpoint that it starts from, if any."""
+    if origin is None:
+        if keep_head:
+            raise UsageError("There is no head to keep: name the checkpoint to start from with --from.")
+        return build_model(recipe.config), None
+    checkpoint = find_checkpoint(origin)
+    model = start_from(load_checkpoint(checkpoint), recipe.config, str(origin), keep_head=keep_head)
+    return model, describe_origin(checkpoint)
+
+
+def _prepare(directory: Path, settings: dict[str, Any], *, resume: bool) -> None:
     """Make the folder, and refuse to mix runs."""
-    run = json.dumps({"recipe": recipe.name, "seed": seed, **recipe.hyperparameters}, sort_keys=True)
+    run = json.dumps(settings, sort_keys=True)
     marker = directory / "run.json"
     if directory.exists() and any(directory.iterdir()):
         if not resume:
             raise CheckpointError(f"{directory} has files already. Choose another folder, or go on with --resume.")
         if not marker.exists() or marker.read_text(encoding="utf-8") != run:
             raise CheckpointError(
-                f"{directory} holds a run with another recipe, seed or configuration, which cannot be resumed as this "
-                f"one. Its settings are in {marker}; its state is in {directory / STATE}."
+                f"{directory} holds a run with another recipe, seed, origin or configuration, which cannot be resumed "
+                f"as this one. Its settings are in {marker}; its state is in {directory / STATE}."
             )
     directory.mkdir(parents=True, exist_ok=True)
     marker.write_text(run, encoding="utf-8")

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from perceiver_deploy.bundle import sha256
 from perceiver_deploy.errors import CheckpointError, MissingError, requires
 from perceiver_deploy.model.checkpoints.haiku import load_haiku
 from perceiver_deploy.model.checkpoints.huggingface import load_huggingface
@@ -14,7 +15,7 @@ from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
 from perceiver_deploy.model.checkpoints.krasserm_lightning import read_lightning
 from perceiver_deploy.model.checkpoints.lucidrains import load_lucidrains
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, load_native
-from perceiver_deploy.model.checkpoints.tensors import read_tensors
+from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME, read_tensors
 from perceiver_deploy.model.config import FORMAT
 from perceiver_deploy.model.perceiver import PerceiverModel
 
@@ -71,6 +72,14 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
     if _HUB_NAME.fullmatch(name):
         return _download(name)
     raise CheckpointError(f"{checkpoint} does not exist. Shipped checkpoints: {', '.join(shipped_names())}.")
+
+
+def describe_origin(checkpoint: Path) -> dict[str, str]:
+    """Name, weights file and digest of a checkpoint, without naming this machine."""
+    names = (SAFETENSORS_NAME, PICKLE_NAME)
+    candidates = [checkpoint] if checkpoint.is_file() else [checkpoint / name for name in names]
+    weights = next(file for file in candidates if file.exists())
+    return {"name": checkpoint.resolve().name, "file": weights.name, "sha256": sha256(weights)}
 
 
 def _find_form(path: Path) -> Form:
