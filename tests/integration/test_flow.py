@@ -38,7 +38,8 @@ def test_run_on_real_frames_finds_the_known_motion_and_writes_it(bundle, tmp_pat
     assert result.exit_code == 0, result.stderr
     (prediction,) = json.loads(result.stdout)
     assert (prediction["flow"]["height"], prediction["flow"]["width"]) == (40, 56)
-    assert sorted(Path(file).name for file in prediction["files"]) == [f"cat_first.{end}" for end in ("flo", "npy", "png")]
+    written = {"cat_first.npy", "cat_first.flo", "cat_first.png"}
+    assert {Path(file).name for file in prediction["files"]} == written
     flow = np.load(tmp_path / "cat_first.npy")
     error = np.linalg.norm(flow - np.array(TRUE_FLOW), axis=-1).mean()
     assert error < np.linalg.norm(TRUE_FLOW) / 3  # a third of zero flow's, as on the test pairs
