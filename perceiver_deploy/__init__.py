@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from perceiver_deploy.data.flow import estimate_flow
     from perceiver_deploy.pipeline.benchmark import benchmark_bundles
     from perceiver_deploy.pipeline.build import build_engine
     from perceiver_deploy.pipeline.convert import convert_bundle
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from perceiver_deploy.runtimes.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["benchmark_bundles", "build_engine", "convert_bundle", "export_model", "load", "validate_bundle"]
+__all__ = [
+    "benchmark_bundles",
+    "build_engine",
+    "convert_bundle",
+    "estimate_flow",
+    "export_model",
+    "load",
+    "validate_bundle",
+]
 
 # onnxruntime reports to its makers unless told not to before it is first imported; the user's own setting wins.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -27,6 +36,7 @@ _HOMES = {
     "benchmark_bundles": "perceiver_deploy.pipeline.benchmark",
     "build_engine": "perceiver_deploy.pipeline.build",
     "convert_bundle": "perceiver_deploy.pipeline.convert",
+    "estimate_flow": "perceiver_deploy.data.flow",
     "export_model": "perceiver_deploy.pipeline.export",
     "load": "perceiver_deploy.runtimes.loading",
     "validate_bundle": "perceiver_deploy.pipeline.validate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from perceiver_deploy.strict import Strict
 
@@ -45,4 +45,30 @@ class AudioPreprocessing(Strict):
         return self
 
 
-Preprocessing = Annotated[ImagePreprocessing | TextPreprocessing | AudioPreprocessing, Field(discriminator="kind")]
+class FlowPreprocessing(Strict):
+    """Two frames as x / 255 * 2 - 1, zero-padded by one pixel, cut into the 3 x 3 patch around each pixel.
+
+    Frames larger than `tile_size` are cut into tiles that overlap by `min_overlap` or more. The model's output times
+    `output_scale` is the flow in pixels. Source: Perceiver IO, section 4.2; the defaults are the published model's.
+    """
+
+    kind: Literal["flow"] = "flow"
+    tile_size: tuple[PositiveInt, PositiveInt] = Field((368, 496), description="height and width")
+    min_overlap: NonNegativeInt = 20
+    output_scale: float = 20.0
+
+    @classmethod
+    def for_size(cls, size: tuple[int, int]) -> Self:
+        """What a model trained on frames of `size` [height, width] as the published one was expects."""
+        return cls(tile_size=size, min_overlap=min(20, min(size) // 2))
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller_than_a_tile(self) -> Self:
+        if self.min_overlap >= min(self.tile_size):
+            raise ValueError(f"min_overlap {self.min_overlap} is not smaller than the tile {self.tile_size}")
+        return self
+
+
+Preprocessing = Annotated[
+    ImagePreprocessing | TextPreprocessing | AudioPreprocessing | FlowPreprocessing, Field(discriminator="kind")
+]

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 @click.option("--runtime", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
 @variant_option
 @threads_option
-def command(bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | None, threads: int | None) -> Outcome:
-    """Predict on image, sound or text files; a masked language model fills in each [MASK]."""
+@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write what is not text into.")
+def command(
+    bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | None, threads: int | None, save: Path | None
+) -> Outcome:
+    """Predict on image, sound or text files; a masked language model fills in each [MASK]; flow is of two images."""
     from perceiver_deploy.pipeline.prediction import predict_files
 
-    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads)
+    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, save=save)
     return Outcome([prediction.to_json() for prediction in predictions], lambda console: _show(console, predictions))
 
 
@@ -41,5 +44,10 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
         console.print(prediction.file, style="bold")
         if prediction.text is not None:
             console.print(prediction.text)
+        if prediction.flow is not None:
+            mean, longest = prediction.flow.mean, prediction.flow.longest
+            console.print(f"  moves {mean:.2f} px on average, {longest:.2f} px at most")
+        for file in prediction.files:
+            console.print(f"  written: {file}")
         for label, share in prediction.classes:
             console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")

@@ -94,6 +94,12 @@ def _languages() -> DataSet:
     return load_languages()
 
 
+def _flow() -> DataSet:
+    from perceiver_deploy.data.flow_photos import load_flow_photos
+
+    return load_flow_photos()
+
+
 DATA_SETS = {
     "digits": DataSetEntry(
         task="image_classification",
@@ -108,5 +114,12 @@ DATA_SETS = {
         source="Debian asterisk-core-sounds (telephone prompts in five languages, one speaker a language)",
         load=_languages,
         sources=tuple(SOURCES[f"asterisk-{language}"] for language in ("en", "es", "fr", "it", "ru")),
+    ),
+    "flow": DataSetEntry(
+        task="optical_flow",
+        license="CC0-1.0 AND public domain",
+        source="photographs of scikit-image 0.26.0, warped by smooth fields",
+        load=_flow,
+        sources=(SOURCES["scikit-image"],),
     ),
 }

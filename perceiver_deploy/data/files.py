@@ -15,7 +15,7 @@ from perceiver_deploy.data.images import preprocess_image, read_image
 from perceiver_deploy.data.text import read_tokens
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
-from perceiver_deploy.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
+from perceiver_deploy.preprocessing import AudioPreprocessing, FlowPreprocessing, ImagePreprocessing, Preprocessing
 
 ARRAYS_SUFFIX = ".npz"
 
@@ -41,6 +41,8 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
     if isinstance(preprocessing, AudioPreprocessing):
         example = preprocess_sound(read_sound(path, preprocessing.sample_rate), preprocessing)
         return {name: array[None] for name, array in example.items()}
+    if isinstance(preprocessing, FlowPreprocessing):
+        raise InputError(f"{path} is one file; optical flow takes two frames, the first and the second.")
     return read_tokens(path, preprocessing, axes["length"])
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.flow import extract_patches
 from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
-from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing
+from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing, Preprocessing
 
 Mask = Literal["none", "padded", "half", "fully masked row"]
 _MASK_NAME = "attention_mask"
@@ -50,7 +51,10 @@ def shape_grid(signature: Signature) -> list[Case]:
 
 
 def make_inputs(signature: Signature, case: Case, preprocessing: Preprocessing | None, seed: int = 0) -> Arrays:
-    """Seeded inputs of a case: pixels uniform over what preprocessing can give, other floats normal, valid integers."""
+    """Seeded inputs of a case: pixels uniform over what preprocessing can give, other floats normal, valid integers.
+
+    The second frame of optical flow is the first, moved by a pixel.
+    """
     rng = np.random.default_rng(seed)
     inputs: Arrays = {}
     for spec in signature.stage.inputs:
@@ -62,6 +66,8 @@ def make_inputs(signature: Signature, case: Case, preprocessing: Preprocessing |
             inputs[spec.name] = rng.integers(spec.minimum, most, shape, dtype=spec.dtype, endpoint=True)
         elif isinstance(preprocessing, ImagePreprocessing):
             inputs[spec.name] = _pixels(shape, preprocessing, rng)
+        elif isinstance(preprocessing, FlowPreprocessing):
+            inputs[spec.name] = _moving_pixels(shape, rng)
         else:
             inputs[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
     return inputs
@@ -102,3 +108,9 @@ def _pixels(shape: tuple[int, ...], preprocessing: ImagePreprocessing, rng: np.r
     mean = np.array(preprocessing.mean)[:, None, None]
     std = np.array(preprocessing.std)[:, None, None]
     return ((rng.random(shape) - mean) / std).astype(np.float32)
+
+
+def _moving_pixels(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    batch, _, _, height, width = shape
+    first = rng.integers(0, 256, (batch, height, width, 3), dtype=np.uint8)
+    return extract_patches(np.stack([first, np.roll(first, 1, axis=2)], axis=1))

@@ -11,23 +11,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.files import read_example
+from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_example
+from perceiver_deploy.data.flow import estimate_flow, read_frames
+from perceiver_deploy.data.flow_files import write_flow
 from perceiver_deploy.data.text import decode
-from perceiver_deploy.errors import BundleError
-from perceiver_deploy.preprocessing import TextPreprocessing
+from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.preprocessing import FlowPreprocessing, TextPreprocessing
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.session import Session
 
 TOP = 5
+_SAVED_TASKS = ("optical_flow",)
+
+
+@dataclass(frozen=True)
+class FlowSummary:
+    """Mean and longest length of a flow's vectors, in pixels, and its size."""
+
+    mean: float
+    longest: float
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in."""
+    """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in.
+
+    Of two frames: their flow. `files` is what was written of it.
+    """
 
     file: str
     classes: tuple[tuple[str, float], ...] = ()
     text: str | None = None
+    flow: FlowSummary | None = None
+    files: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -41,19 +59,30 @@ def predict_files(
     runtime: str = "auto",
     variant: str | None = None,
     threads: int | None = None,
+    save: Path | None = None,
 ) -> list[Prediction]:
     """Predict on files of the kind that the bundle's preprocessing is for, or on .npz files with its inputs.
 
+    Two images are one example of optical flow. `save`: folder to write outputs into that are not text.
+
     Raises:
+        UsageError: `save` with a task whose outputs are text.
         InputError: a file that cannot be read as what the task takes, or does not fit the model.
         BundleError, MissingError: the bundle cannot be run.
     """
     opened = Bundle.open(bundle)
+    task, paths = opened.manifest.task, [Path(file) for file in files]
+    if save is not None and task not in _SAVED_TASKS:
+        raise UsageError(f"--save is for {', '.join(_SAVED_TASKS)}; all that {task} gives is shown. Leave it out.")
     with load(opened, runtime=runtime, variant=variant, threads=threads) as session:
-        return [_predict(opened, session, Path(file)) for file in files]
+        preprocessing = opened.manifest.preprocessing
+        if isinstance(preprocessing, FlowPreprocessing) and {path.suffix for path in paths} != {ARRAYS_SUFFIX}:
+            flow = estimate_flow(session.run, read_frames(paths), preprocessing)
+            return [_flow(paths, flow, save)]
+        return [_predict(opened, session, path, save) for path in paths]
 
 
-def _predict(bundle: Bundle, session: Session, file: Path) -> Prediction:
+def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) -> Prediction:
     manifest = bundle.manifest
     inputs = read_example(file, manifest.preprocessing, session.axes)
     outputs = session.run(inputs)
@@ -61,6 +90,8 @@ def _predict(bundle: Bundle, session: Session, file: Path) -> Prediction:
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
     if manifest.task.endswith("_classification"):
         return _classify(bundle, file, outputs["logits"][0])
+    if isinstance(manifest.preprocessing, FlowPreprocessing):
+        return _flow([file], outputs["flow"][0] * np.float32(manifest.preprocessing.output_scale), save)
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 
@@ -70,6 +101,14 @@ def _classify(bundle: Bundle, file: Path, logits: NDArray[Any]) -> Prediction:
     labels = bundle.manifest.labels or [str(index) for index in range(len(shares))]
     best = np.argsort(-shares, kind="stable")[:TOP]
     return Prediction(str(file), tuple((labels[index], float(shares[index])) for index in best))
+
+
+def _flow(files: Sequence[Path], flow: NDArray[np.float32], save: Path | None) -> Prediction:
+    lengths = np.linalg.norm(flow, axis=-1)
+    summary = FlowSummary(float(lengths.mean()), float(lengths.max()), *lengths.shape)
+    written = () if save is None else write_flow(flow, save, files[0].stem)
+    name = " -> ".join(str(file) for file in files)
+    return Prediction(name, flow=summary, files=tuple(str(file) for file in written))
 
 
 def _fill(file: Path, ids: NDArray[np.int64], logits: NDArray[Any], preprocessing: TextPreprocessing) -> Prediction:

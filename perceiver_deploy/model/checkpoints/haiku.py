@@ -36,7 +36,7 @@ from perceiver_deploy.model.input_config import (
     VideoInput,
 )
 from perceiver_deploy.model.perceiver import PerceiverModel
-from perceiver_deploy.preprocessing import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing, TextPreprocessing
 
 _IMAGE_SIZE = (224, 224)
 _FLOW_SIZE = (368, 496)
@@ -209,7 +209,8 @@ def _fourier_image(parameters: _Parameters, channels: int) -> dict[str, Any]:
 def _flow(parameters: _Parameters, channels: int) -> dict[str, Any]:
     _, projected = parameters.shape("image_preprocessor/patches_linear/w")
     positions = FourierPositions(_fourier_bands(channels - projected, 2), max_resolution=_FLOW_SIZE)
-    return {"task": "optical_flow", "input": FlowInput(positions, projected, _FLOW_SIZE)}
+    flow = FlowInput(positions, projected, _FLOW_SIZE)
+    return {"task": "optical_flow", "input": flow, "preprocessing": FlowPreprocessing.for_size(_FLOW_SIZE)}
 
 
 def _multimodal(parameters: _Parameters, channels: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from perceiver_deploy.model.input_config import (
     TextInput,
     VideoInput,
 )
-from perceiver_deploy.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
+from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing, Preprocessing, TextPreprocessing
 
 _IMAGE_SIZE = (224, 224)
 _BICUBIC = 3
@@ -223,6 +223,7 @@ def _optical_flow(values: dict[str, Any], directory: Path) -> PerceiverConfig:
             cross_attention=AttentionConfig(use_query_residual=False),
             output_channels=2,
         ),
+        preprocessing=FlowPreprocessing.for_size((height, width)),
     )
 
 

@@ -18,7 +18,7 @@ from perceiver_deploy.model.checkpoints.krasserm_options import (
 )
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
 from perceiver_deploy.model.input_config import FlowInput, FourierPositions, ImageInput, Input, TextInput
-from perceiver_deploy.preprocessing import TextPreprocessing
+from perceiver_deploy.preprocessing import FlowPreprocessing, Preprocessing, TextPreprocessing
 
 _BYTE_VOCABULARY = 262  # 256 bytes and 6 special tokens: the tokenizer of DeepMind's language model
 _FLOW_PATCH_CHANNELS = 27
@@ -45,7 +45,9 @@ def convert_options(kind: Kind, options: KrassermOptions, labels: tuple[str, ...
     )
 
 
-def _preprocessing(inputs: Input) -> TextPreprocessing | None:
+def _preprocessing(inputs: Input) -> Preprocessing | None:
+    if isinstance(inputs, FlowInput):
+        return FlowPreprocessing.for_size(inputs.image_size)
     return TextPreprocessing() if isinstance(inputs, TextInput) and inputs.vocab_size == _BYTE_VOCABULARY else None
 
 

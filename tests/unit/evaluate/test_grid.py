@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
-from perceiver_deploy.preprocessing import ImagePreprocessing
+from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing
 from tests.factories import KINDS, TEXT_KINDS, small_model
+from tests.task_factories import TASK_CONFIGS
 
 MASKED = ["odd, padded", "odd, half", "odd, fully masked row"]
 
@@ -164,3 +166,12 @@ def test_inputs_are_the_same_for_one_seed_and_differ_for_another():
 
 def test_a_case_is_shown_by_its_name_and_its_axes_in_order():
     assert str(Case("opt", {"batch": 1, "height": 8})) == "opt (batch 1, height 8)"
+
+
+def test_second_frame_of_optical_flow_is_the_first_moved_by_a_pixel():
+    signature = build_model(TASK_CONFIGS["optical_flow"]).signature
+    case = Case("x", {"batch": 2, "height": 5, "width": 7})
+    patches = make_inputs(signature, case, FlowPreprocessing())["patches"]
+    centre = patches[:, :, 12:15]  # of 3 x 3 x RGB
+    assert -1 <= patches.min() < -0.9 and 0.9 < patches.max() <= 1
+    np.testing.assert_array_equal(centre[:, 1, :, :, 1:], centre[:, 0, :, :, :-1])
