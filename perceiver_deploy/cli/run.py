@@ -28,11 +28,24 @@ if TYPE_CHECKING:
 @click.option("--runtime", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
 @variant_option
 @threads_option
-def command(bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | None, threads: int | None) -> Outcome:
-    """Predict on image, sound or text files; a masked language model fills in each [MASK]."""
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the clips that autoencoding reconstructs."
+)
+def command(
+    bundle: Path,
+    files: tuple[Path, ...],
+    runtime: str,
+    variant: str | None,
+    threads: int | None,
+    output: Path | None,
+) -> Outcome:
+    """Predict on image, sound, text or video files.
+
+    A masked language model fills in each [MASK]; autoencoding says how close it comes to a clip with its sound.
+    """
     from perceiver_deploy.pipeline.prediction import predict_files
 
-    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads)
+    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, output=output)
     return Outcome([prediction.to_json() for prediction in predictions], lambda console: _show(console, predictions))
 
 
@@ -43,3 +56,7 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
             console.print(prediction.text)
         for label, share in prediction.classes:
             console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")
+        for name, decibels in prediction.psnr.items():
+            console.print(f"  {name} PSNR {decibels:.2f} dB")
+        if prediction.files:
+            console.print(f"  {len(prediction.files)} files in {Path(prediction.files[0]).parent}")

@@ -13,9 +13,15 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.audio import preprocess_sound, read_sound
 from perceiver_deploy.data.images import preprocess_image, read_image
 from perceiver_deploy.data.text import read_tokens
+from perceiver_deploy.data.video import read_video
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
-from perceiver_deploy.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
+from perceiver_deploy.preprocessing import (
+    AudioPreprocessing,
+    ImagePreprocessing,
+    Preprocessing,
+    VideoPreprocessing,
+)
 
 ARRAYS_SUFFIX = ".npz"
 
@@ -41,6 +47,8 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
     if isinstance(preprocessing, AudioPreprocessing):
         example = preprocess_sound(read_sound(path, preprocessing.sample_rate), preprocessing)
         return {name: array[None] for name, array in example.items()}
+    if isinstance(preprocessing, VideoPreprocessing):
+        return read_video(path, preprocessing)
     return read_tokens(path, preprocessing, axes["length"])
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.fidelity import psnr
 from perceiver_deploy.data.files import read_example
 from perceiver_deploy.data.text import decode
-from perceiver_deploy.errors import BundleError
-from perceiver_deploy.preprocessing import TextPreprocessing
+from perceiver_deploy.data.video import write_clip
+from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.preprocessing import TextPreprocessing, VideoPreprocessing
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.session import Session
 
 TOP = 5
@@ -23,11 +27,16 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in."""
+    """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in.
+
+    `psnr`: dB of what was reconstructed against the file, by `image` and `audio`. `files`: what was written.
+    """
 
     file: str
     classes: tuple[tuple[str, float], ...] = ()
     text: str | None = None
+    psnr: dict[str, float] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -41,35 +50,61 @@ def predict_files(
     runtime: str = "auto",
     variant: str | None = None,
     threads: int | None = None,
+    output: str | Path | None = None,
 ) -> list[Prediction]:
     """Predict on files of the kind that the bundle's preprocessing is for, or on .npz files with its inputs.
 
+    What a bundle for multimodal autoencoding reconstructs is written into `output`, a folder a file.
+
     Raises:
+        UsageError: `output` for a task that writes nothing, or with files in it already.
         InputError: a file that cannot be read as what the task takes, or does not fit the model.
         BundleError, MissingError: the bundle cannot be run.
     """
     opened = Bundle.open(bundle)
+    if output is not None and opened.manifest.task != "multimodal_autoencoding":
+        raise UsageError(f"{opened.path} is for {opened.manifest.task}, which writes no files. Leave the output out.")
     with load(opened, runtime=runtime, variant=variant, threads=threads) as session:
-        return [_predict(opened, session, Path(file)) for file in files]
+        return [_predict(opened, session, Path(file), output) for file in files]
 
 
-def _predict(bundle: Bundle, session: Session, file: Path) -> Prediction:
+def _predict(bundle: Bundle, session: Session, file: Path, output: str | Path | None) -> Prediction:
     manifest = bundle.manifest
     inputs = read_example(file, manifest.preprocessing, session.axes)
+    if manifest.task == "multimodal_autoencoding":
+        return _reconstruct(bundle, session, file, inputs, output)
     outputs = session.run(inputs)
     if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
     if manifest.task.endswith("_classification"):
-        return _classify(bundle, file, outputs["logits"][0])
+        return Prediction(str(file), _likeliest(bundle, outputs["logits"][0]))
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 
-def _classify(bundle: Bundle, file: Path, logits: NDArray[Any]) -> Prediction:
+def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, output: str | Path | None) -> Prediction:
+    """Of a file with points too, such as an example of a data set, the whole clip all the same."""
+    clip = {name: array for name, array in inputs.items() if not name.endswith("_points")}
+    whole = reconstruct_clip(session, clip)
+    preprocessing = bundle.manifest.preprocessing
+    written: tuple[str, ...] = ()
+    if output is not None:
+        if not isinstance(preprocessing, VideoPreprocessing):
+            raise BundleError(f"{bundle.path} does not state how its clips are made, so none can be written.")
+        written = write_clip(Path(output) / file.stem, whole, preprocessing)
+    return Prediction(
+        str(file),
+        classes=_likeliest(bundle, whole["label_logits"][0]),
+        psnr={name: float(psnr(whole[name], clip[name])[0]) for name in ("image", "audio")},
+        files=written,
+    )
+
+
+def _likeliest(bundle: Bundle, logits: NDArray[Any]) -> tuple[tuple[str, float], ...]:
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     labels = bundle.manifest.labels or [str(index) for index in range(len(shares))]
     best = np.argsort(-shares, kind="stable")[:TOP]
-    return Prediction(str(file), tuple((labels[index], float(shares[index])) for index in best))
+    return tuple((labels[index], float(shares[index])) for index in best)
 
 
 def _fill(file: Path, ids: NDArray[np.int64], logits: NDArray[Any], preprocessing: TextPreprocessing) -> Prediction:
