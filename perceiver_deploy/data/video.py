@@ -68,8 +68,8 @@ def _read_sound(file: BinaryIO, name: str, preprocessing: VideoPreprocessing, st
     missing = preprocessing.samples - len(taken)
     if missing > preprocessing.samples // preprocessing.frames:
         raise InputError(
-            f"{name} has {len(taken)} samples of sound at {preprocessing.sample_rate} Hz, from its first picture on; the "
-            f"model takes {preprocessing.samples} with its {preprocessing.frames} pictures. Give a video with more sound."
+            f"{name} has {len(taken)} samples of sound at {preprocessing.sample_rate} Hz from its first picture on; "
+            f"the model takes {preprocessing.samples} with {preprocessing.frames} pictures. Give more sound."
         )
     whole = np.pad(taken, (0, max(missing, 0)))[: preprocessing.samples]
     return np.clip(whole * np.float32(preprocessing.gain), -1, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.train import digits, languages
+from perceiver_deploy.train import digits, films_audiovisual, films_autoencoding, films_video, languages
 from perceiver_deploy.train.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (digits.RECIPE, languages.RECIPE)}
+RECIPES: dict[str, Recipe] = {
+    module.RECIPE.name: module.RECIPE
+    for module in (digits, films_audiovisual, films_autoencoding, films_video, languages)
+}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -129,7 +129,7 @@ def test_what_is_no_video_is_refused(tmp_path, content, message):
     path = tmp_path / "film.mp4"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=f"film.mp4 {message}"):
+    with pytest.raises(InputError, match=rf"film\.mp4 {message}"):
         read_video(path, WITH_SOUND)
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_stream_is_refused(tmp_path):
     content[begin : begin + 2000] = bytes(2000)
     path = tmp_path / "film.mp4"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="film.mp4 cannot be read as a video"):
+    with pytest.raises(InputError, match=r"film\.mp4 cannot be read as a video"):
         read_video(path, WITH_SOUND)
 
 
@@ -147,12 +147,12 @@ def test_too_little_of_a_film_is_refused(tmp_path):
     path = make_video(tmp_path / "short.mkv", range(5), sound=noise(100))
     with pytest.raises(InputError, match=r"has 3 pictures \(stride 2\); the model takes 4"):
         read_video(path, VideoPreprocessing(size=(4, 4), frames=4, stride=2))
-    with pytest.raises(InputError, match="has 100 samples of sound at 2000 Hz.* takes 240"):
+    with pytest.raises(InputError, match=r"has 100 samples of sound at 2000 Hz.* takes 240"):
         read_video(path, WITH_SOUND)
 
 
 def test_a_film_without_sound_is_refused_where_the_sound_counts():
-    with pytest.raises(InputError, match="pan-right.mp4 has no sound track"):
+    with pytest.raises(InputError, match=r"pan-right\.mp4 has no sound track"):
         read_video(MEDIA / "pan-right.mp4", WITH_SOUND)
 
 
