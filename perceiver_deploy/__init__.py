@@ -16,9 +16,18 @@ if TYPE_CHECKING:
     from perceiver_deploy.pipeline.export import export_model
     from perceiver_deploy.pipeline.validate import validate_bundle
     from perceiver_deploy.runtimes.loading import load
+    from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 
 __version__ = "0.1.0"
-__all__ = ["benchmark_bundles", "build_engine", "convert_bundle", "export_model", "load", "validate_bundle"]
+__all__ = [
+    "benchmark_bundles",
+    "build_engine",
+    "convert_bundle",
+    "export_model",
+    "load",
+    "reconstruct_clip",
+    "validate_bundle",
+]
 
 # onnxruntime reports to its makers unless told not to before it is first imported; the user's own setting wins.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -29,6 +38,7 @@ _HOMES = {
     "convert_bundle": "perceiver_deploy.pipeline.convert",
     "export_model": "perceiver_deploy.pipeline.export",
     "load": "perceiver_deploy.runtimes.loading",
+    "reconstruct_clip": "perceiver_deploy.runtimes.reconstruction",
     "validate_bundle": "perceiver_deploy.pipeline.validate",
 }
 

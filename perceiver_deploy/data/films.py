@@ -30,13 +30,12 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Spot:
-    """Where and when a clip is cut: first frame, scale (index), top, left, and how far the window moves a frame."""
+    """When and where a clip is cut: first frame, scale (an index), top and left."""
 
     start: int
     scale: int
     top: int
     left: int
-    step: tuple[int, int] = (0, 0)
 
 
 @cache
@@ -61,34 +60,23 @@ def read_film_sound(name: str) -> NDArray[np.float32]:
     return np.clip(samples * np.float32(GAIN), -1, 1, dtype=np.float32)
 
 
-def draw_spots(
-    scales: tuple[Frames, ...],
-    starts: list[int],
-    count: int,
-    rng: np.random.Generator,
-    steps: Sequence[tuple[int, int]] = ((0, 0),),
-) -> list[Spot]:
-    """`count` places of clips, inside the frame: the window moves by each of `steps` at each of `starts` in turn."""
+def draw_spots(scales: tuple[Frames, ...], starts: Sequence[int], count: int, rng: np.random.Generator) -> list[Spot]:
+    """Places of `count` clips, anywhere in the picture at any of its scales, that begin at `starts` in turn."""
     spots = []
     for index in range(count):
-        step = steps[index % len(steps)]
         scale = int(rng.integers(len(scales)))
-        low = [max(0, -(FRAMES - 1) * move) for move in step]
-        sizes = scales[scale].shape[1:3]
-        high = [size - SIZE - max(0, (FRAMES - 1) * move) for size, move in zip(sizes, step, strict=True)]
-        top, left = (int(rng.integers(least, most + 1)) for least, most in zip(low, high, strict=True))
-        spots.append(Spot(starts[index // len(steps) % len(starts)], scale, top, left, step))
+        top, left = (int(rng.integers(size - SIZE + 1)) for size in scales[scale].shape[1:3])
+        spots.append(Spot(starts[index % len(starts)], scale, top, left))
     return spots
 
 
 def cut_pictures(scales: tuple[Frames, ...], spots: list[Spot]) -> NDArray[np.float32]:
     """`image` float32 [clips, frames, 3, height, width] in [0, 1]."""
-    clips = np.empty((len(spots), FRAMES, SIZE, SIZE, 3), np.uint8)
-    for clip, spot in zip(clips, spots, strict=True):
-        for index in range(FRAMES):
-            top, left = spot.top + index * spot.step[0], spot.left + index * spot.step[1]
-            clip[index] = scales[spot.scale][spot.start + index, top : top + SIZE, left : left + SIZE]
-    return scale_pictures(clips)
+    clips = [
+        scales[spot.scale][spot.start : spot.start + FRAMES, spot.top : spot.top + SIZE, spot.left : spot.left + SIZE]
+        for spot in spots
+    ]
+    return scale_pictures(np.stack(clips))
 
 
 def cut_sound(samples: NDArray[np.float32], spots: list[Spot]) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.session import Session
 
 TOP = 5
+_SAVED_TASKS = ("multimodal_autoencoding",)
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,30 @@ def predict_files(
     runtime: str = "auto",
     variant: str | None = None,
     threads: int | None = None,
-    output: str | Path | None = None,
+    save: Path | None = None,
 ) -> list[Prediction]:
     """Predict on files of the kind that the bundle's preprocessing is for, or on .npz files with its inputs.
 
-    What a bundle for multimodal autoencoding reconstructs is written into `output`, a folder a file.
+    `save`: folder to write outputs into that are not text, such as reconstructed clips.
 
     Raises:
-        UsageError: `output` for a task that writes nothing, or with files in it already.
+        UsageError: `save` with a task whose outputs are text, or what is to be written is there already.
         InputError: a file that cannot be read as what the task takes, or does not fit the model.
         BundleError, MissingError: the bundle cannot be run.
     """
     opened = Bundle.open(bundle)
-    if output is not None and opened.manifest.task != "multimodal_autoencoding":
-        raise UsageError(f"{opened.path} is for {opened.manifest.task}, which writes no files. Leave the output out.")
+    task = opened.manifest.task
+    if save is not None and task not in _SAVED_TASKS:
+        raise UsageError(f"--save is for {', '.join(_SAVED_TASKS)}; all that {task} gives is shown. Leave it out.")
     with load(opened, runtime=runtime, variant=variant, threads=threads) as session:
-        return [_predict(opened, session, Path(file), output) for file in files]
+        return [_predict(opened, session, Path(file), save) for file in files]
 
 
-def _predict(bundle: Bundle, session: Session, file: Path, output: str | Path | None) -> Prediction:
+def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) -> Prediction:
     manifest = bundle.manifest
     inputs = read_example(file, manifest.preprocessing, session.axes)
     if manifest.task == "multimodal_autoencoding":
-        return _reconstruct(bundle, session, file, inputs, output)
+        return _reconstruct(bundle, session, file, inputs, save)
     outputs = session.run(inputs)
     if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
@@ -81,16 +83,16 @@ def _predict(bundle: Bundle, session: Session, file: Path, output: str | Path | 
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 
-def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, output: str | Path | None) -> Prediction:
+def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, save: Path | None) -> Prediction:
     """Of a file with points too, such as an example of a data set, the whole clip all the same."""
     clip = {name: array for name, array in inputs.items() if not name.endswith("_points")}
     whole = reconstruct_clip(session, clip)
     preprocessing = bundle.manifest.preprocessing
     written: tuple[str, ...] = ()
-    if output is not None:
+    if save is not None:
         if not isinstance(preprocessing, VideoPreprocessing):
             raise BundleError(f"{bundle.path} does not state how its clips are made, so none can be written.")
-        written = write_clip(Path(output) / file.stem, whole, preprocessing)
+        written = write_clip(save / file.stem, whole, preprocessing)
     return Prediction(
         str(file),
         classes=_likeliest(bundle, whole["label_logits"][0]),

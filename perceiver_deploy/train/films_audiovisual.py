@@ -69,11 +69,11 @@ RECIPE = Recipe(
         labels=PART_LABELS,
         preprocessing=PICTURES_AND_SOUND,
     ),
-    steps=2500,
+    steps=1200,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.1,
-    warmup_steps=100,
+    warmup_steps=60,
     baseline=_mean_colours_and_loudness,
     transform=_relight_and_change_volume,
 )

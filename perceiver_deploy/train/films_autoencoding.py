@@ -46,8 +46,8 @@ def _loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
     audio_error = (outputs["audio_reconstruction"] - audio[..., 0]).square().mean(dim=1)
     label = functional.cross_entropy(outputs["label_logits"], batch.targets)
     return (
-        (image_error + _LEAST_ERROR).log().mean()
-        + _AUDIO_WEIGHT * (audio_error + _LEAST_ERROR).log().mean()
+        torch.log1p(image_error / _LEAST_ERROR).mean()
+        + _AUDIO_WEIGHT * torch.log1p(audio_error / _LEAST_ERROR).mean()
         + _LABEL_WEIGHT * label
     )
 
@@ -102,7 +102,7 @@ RECIPE = Recipe(
         labels=PART_LABELS,
         preprocessing=PICTURES_AND_SOUND,
     ),
-    steps=5000,
+    steps=3000,
     batch_size=16,
     learning_rate=2e-3,
     weight_decay=0.01,

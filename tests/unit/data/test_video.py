@@ -152,8 +152,8 @@ def test_too_little_of_a_film_is_refused(tmp_path):
 
 
 def test_a_film_without_sound_is_refused_where_the_sound_counts():
-    with pytest.raises(InputError, match=r"pan-right\.mp4 has no sound track"):
-        read_video(MEDIA / "pan-right.mp4", WITH_SOUND)
+    with pytest.raises(InputError, match=r"silent\.mp4 has no sound track"):
+        read_video(MEDIA / "silent.mp4", WITH_SOUND)
 
 
 def test_sound_alone_is_refused(tmp_path):
