@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perceiver_deploy.pipeline.export import export_model
     from perceiver_deploy.pipeline.validate import validate_bundle
     from perceiver_deploy.runtimes.loading import load
+    from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "estimate_flow",
     "export_model",
     "load",
+    "reconstruct_clip",
     "validate_bundle",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "estimate_flow": "perceiver_deploy.data.flow",
     "export_model": "perceiver_deploy.pipeline.export",
     "load": "perceiver_deploy.runtimes.loading",
+    "reconstruct_clip": "perceiver_deploy.runtimes.reconstruction",
     "validate_bundle": "perceiver_deploy.pipeline.validate",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from perceiver_deploy.strict import Strict
 
@@ -69,6 +69,39 @@ class FlowPreprocessing(Strict):
         return self
 
 
+class VideoPreprocessing(Strict):
+    """Pictures scaled (bicubic) to cover `size`, centre-cropped to it, / 255; the sound mono in [-1, 1].
+
+    The first `frames` pictures are taken, every `stride`-th of `frame_rate` a second. With a `sample_rate` the sound of
+    the same time goes with them, times `gain` and clipped to [-1, 1].
+    """
+
+    kind: Literal["video"] = "video"
+    size: tuple[PositiveInt, PositiveInt] = Field(description="height and width fed to the model")
+    frames: PositiveInt
+    frame_rate: PositiveFloat | None = Field(default=None, description="pictures a second; None keeps the film's own")
+    stride: PositiveInt = 1
+    sample_rate: PositiveInt | None = Field(default=None, description="samples a second; None leaves the sound out")
+    gain: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _sound_keeps_pace(self) -> Self:
+        if self.sample_rate is not None:
+            if self.frame_rate is None:
+                raise ValueError("sample_rate needs frame_rate, so that pictures and sound keep pace")
+            if (self.sample_rate * self.stride / self.frame_rate) % 1:
+                raise ValueError(f"sample_rate {self.sample_rate} is no whole number of samples a picture")
+        return self
+
+    @property
+    def samples(self) -> int:
+        """Samples of sound that go with the pictures."""
+        if self.sample_rate is None or self.frame_rate is None:
+            return 0
+        return self.frames * round(self.sample_rate * self.stride / self.frame_rate)
+
+
 Preprocessing = Annotated[
-    ImagePreprocessing | TextPreprocessing | AudioPreprocessing | FlowPreprocessing, Field(discriminator="kind")
+    ImagePreprocessing | TextPreprocessing | AudioPreprocessing | FlowPreprocessing | VideoPreprocessing,
+    Field(discriminator="kind"),
 ]

@@ -30,9 +30,18 @@ if TYPE_CHECKING:
 @threads_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write what is not text into.")
 def command(
-    bundle: Path, files: tuple[Path, ...], runtime: str, variant: str | None, threads: int | None, save: Path | None
+    bundle: Path,
+    files: tuple[Path, ...],
+    runtime: str,
+    variant: str | None,
+    threads: int | None,
+    save: Path | None,
 ) -> Outcome:
-    """Predict on image, sound or text files; a masked language model fills in each [MASK]; flow is of two images."""
+    """Predict on image, sound, text or video files, or on .npz files that hold the model's inputs.
+
+    A masked language model fills in each [MASK]; optical flow is of two images; autoencoding says how close it comes to
+    a clip with its sound.
+    """
     from perceiver_deploy.pipeline.prediction import predict_files
 
     predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, save=save)
@@ -47,7 +56,9 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
         if prediction.flow is not None:
             mean, longest = prediction.flow.mean, prediction.flow.longest
             console.print(f"  moves {mean:.2f} px on average, {longest:.2f} px at most")
-        for file in prediction.files:
-            console.print(f"  written: {file}")
         for label, share in prediction.classes:
             console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")
+        for name, decibels in prediction.psnr.items():
+            console.print(f"  {name} PSNR {decibels:.2f} dB")
+        for file in prediction.files:
+            console.print(f"  written: {file}")

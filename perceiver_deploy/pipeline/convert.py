@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
+from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
@@ -76,7 +76,7 @@ def convert_bundle(
         if precision in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
         data = _calibration_rows(opened, calibration, samples)
-        count = len(next(iter(data.values())))
+        count = len(data)
         source = opened.file(opened.variant(_SOURCE).files["full"])
         relative = f"onnx/{precision}.onnx"
         target = staging.path(relative)
@@ -92,7 +92,7 @@ def convert_bundle(
             recipe={
                 "operators": count_operators(graph),
                 "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
-                "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data)},
+                "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data.rows(slice(None)))},
                 "weight_gemms": report.weight_gemms,
                 "quantized": report.quantized,
                 "left": list(report.left),
@@ -111,12 +111,12 @@ def convert_bundle(
     return ConvertResult(str(bundle), precision, report, count, *sizes, relative_l2, top1)
 
 
-def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Arrays:
-    """The samples, checked against the model's inputs."""
+def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Split:
+    """The samples, checked against the model's inputs; `targets` only number them."""
     if str(calibration) in DATA_SETS:
         data = load_dataset(str(calibration))
         data.require_task(bundle.manifest.task, str(bundle.path))
-        inputs = data.train.inputs
+        inputs = data.train.rows(slice(None))
     elif Path(calibration).suffix == ARRAYS_SUFFIX:
         inputs = read_arrays(Path(calibration))
     else:
@@ -128,16 +128,18 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
     for name, array in inputs.items():
         if not np.isfinite(array).all():
             raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
-    return {name: array[:samples] for name, array in inputs.items()}
+    batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
+    rows = {name: inputs[name][:samples] for name in batched}
+    shared = {name: array for name, array in inputs.items() if name not in rows}
+    return Split(rows, targets=np.arange(len(rows[batched[0]])), shared=shared)
 
 
-def _batches(data: Arrays) -> Iterator[Arrays]:
-    count = len(next(iter(data.values())))
-    for start in range(0, count, _BATCH):
-        yield {name: array[start : start + _BATCH] for name, array in data.items()}
+def _batches(data: Split) -> Iterator[Arrays]:
+    for start in range(0, len(data), _BATCH):
+        yield data.rows(slice(start, start + _BATCH))
 
 
-def _agreement(bundle: Bundle, source: Path, target: Path, data: Arrays) -> tuple[float, float | None]:
+def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple[float, float | None]:
     """Relative L2 and top-1 agreement of the first output of both graphs on the calibration samples."""
     stage, axes = bundle.manifest.stages["full"], bundle.manifest.axes
     name, results = stage.outputs[0].name, []

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.fidelity import psnr
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_example
 from perceiver_deploy.data.flow import estimate_flow, read_frames
 from perceiver_deploy.data.flow_files import write_flow
 from perceiver_deploy.data.text import decode
+from perceiver_deploy.data.video import write_clip
 from perceiver_deploy.errors import BundleError, UsageError
-from perceiver_deploy.preprocessing import FlowPreprocessing, TextPreprocessing
+from perceiver_deploy.preprocessing import FlowPreprocessing, TextPreprocessing, VideoPreprocessing
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.session import Session
 
 TOP = 5
-_SAVED_TASKS = ("optical_flow",)
+_SAVED_TASKS = ("optical_flow", "multimodal_autoencoding")
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,15 @@ class FlowSummary:
 class Prediction:
     """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in.
 
-    Of two frames: their flow. `files` is what was written of it.
+    Of two frames: their flow. `psnr`: dB of what was reconstructed against the file, by `image` and `audio`. `files`:
+    what was written.
     """
 
     file: str
     classes: tuple[tuple[str, float], ...] = ()
     text: str | None = None
     flow: FlowSummary | None = None
+    psnr: dict[str, float] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def predict_files(
     Two images are one example of optical flow. `save`: folder to write outputs into that are not text.
 
     Raises:
-        UsageError: `save` with a task whose outputs are text.
+        UsageError: `save` with a task whose outputs are text, or what is to be written is there already.
         InputError: a file that cannot be read as what the task takes, or does not fit the model.
         BundleError, MissingError: the bundle cannot be run.
     """
@@ -85,22 +91,42 @@ def predict_files(
 def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) -> Prediction:
     manifest = bundle.manifest
     inputs = read_example(file, manifest.preprocessing, session.axes)
+    if manifest.task == "multimodal_autoencoding":
+        return _reconstruct(bundle, session, file, inputs, save)
     outputs = session.run(inputs)
     if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
     if manifest.task.endswith("_classification"):
-        return _classify(bundle, file, outputs["logits"][0])
+        return Prediction(str(file), _likeliest(bundle, outputs["logits"][0]))
     if isinstance(manifest.preprocessing, FlowPreprocessing):
         return _flow([file], outputs["flow"][0] * np.float32(manifest.preprocessing.output_scale), save)
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 
-def _classify(bundle: Bundle, file: Path, logits: NDArray[Any]) -> Prediction:
+def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, save: Path | None) -> Prediction:
+    """Of a file with points too, such as an example of a data set, the whole clip all the same."""
+    clip = {name: array for name, array in inputs.items() if not name.endswith("_points")}
+    whole = reconstruct_clip(session, clip)
+    preprocessing = bundle.manifest.preprocessing
+    written: tuple[str, ...] = ()
+    if save is not None:
+        if not isinstance(preprocessing, VideoPreprocessing):
+            raise BundleError(f"{bundle.path} does not state how its clips are made, so none can be written.")
+        written = write_clip(save / file.stem, whole, preprocessing)
+    return Prediction(
+        str(file),
+        classes=_likeliest(bundle, whole["label_logits"][0]),
+        psnr={name: float(psnr(whole[name], clip[name])[0]) for name in ("image", "audio")},
+        files=written,
+    )
+
+
+def _likeliest(bundle: Bundle, logits: NDArray[Any]) -> tuple[tuple[str, float], ...]:
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     labels = bundle.manifest.labels or [str(index) for index in range(len(shares))]
     best = np.argsort(-shares, kind="stable")[:TOP]
-    return Prediction(str(file), tuple((labels[index], float(shares[index])) for index in best))
+    return tuple((labels[index], float(shares[index])) for index in best)
 
 
 def _flow(files: Sequence[Path], flow: NDArray[np.float32], save: Path | None) -> Prediction:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.train import digits, flow, languages
+from perceiver_deploy.train import digits, films_audiovisual, films_autoencoding, films_video, flow, languages
 from perceiver_deploy.train.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (digits.RECIPE, languages.RECIPE, flow.RECIPE)}
+RECIPES: dict[str, Recipe] = {
+    module.RECIPE.name: module.RECIPE
+    for module in (digits, languages, flow, films_video, films_audiovisual, films_autoencoding)
+}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -44,7 +44,7 @@ def from_raw_samples(recipe):
 
 
 RECIPES = {
-    "languages": find_recipe("languages"),
+    **{name: find_recipe(name) for name in ("films-audiovisual", "films-autoencoding", "films-video", "languages")},
     "languages, from raw samples": from_raw_samples(find_recipe("languages")),
 }
 
