@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ def train_recipe(
     directory = Path(output)
     torch.manual_seed(seed)
     model, source = _initial_model(recipe, origin, keep_head=keep_head)
+    if source is not None:
+        recipe = replace(recipe, initialize=None)
     data = load_dataset(recipe.data)
     check_inputs(data.test.rows(slice(None)), model.signature.stage.inputs, model.signature.axes)
     settings = {"recipe": name, "seed": seed, "from": source, **recipe.hyperparameters}

@@ -114,20 +114,26 @@ def _moving_average(model: PerceiverModel, decay: float | None) -> AveragedModel
 
 
 def _save(accelerator: Accelerator, directory: Path, step: int) -> None:
-    """Write the state beside the old one, then put it in its place."""
-    fresh = directory / f"{STATE}.partial"
+    """Write the state into a folder named after the step, and only then remove those of earlier steps."""
+    partial = directory / STATE / "partial"
     try:
-        accelerator.save_state(str(fresh))
+        accelerator.save_state(str(partial))
     except RuntimeError as error:  # torch's writer has no OSError for a full disk
-        raise PerceiverDeployError(f"The training state {fresh} could not be written: {error}.") from error
-    (fresh / "step").write_text(str(step), encoding="utf-8")
-    shutil.rmtree(directory / STATE, ignore_errors=True)
-    fresh.rename(directory / STATE)
+        raise PerceiverDeployError(f"The training state {partial} could not be written: {error}.") from error
+    earlier = _saved_steps(directory)
+    partial.rename(directory / STATE / str(step))
+    for old in earlier:
+        shutil.rmtree(directory / STATE / str(old))
 
 
 def _resume(accelerator: Accelerator, directory: Path | None) -> int:
-    """Load a saved state, if there is one; returns the step to go on from."""
-    if directory is None or not (directory / STATE / "step").exists():
+    """Load the saved state, if there is one; returns the step to go on from."""
+    saved = [] if directory is None else _saved_steps(directory)
+    if directory is None or not saved:
         return 0
-    accelerator.load_state(str(directory / STATE))
-    return int((directory / STATE / "step").read_text(encoding="utf-8"))
+    accelerator.load_state(str(directory / STATE / str(max(saved))))
+    return max(saved)
+
+
+def _saved_steps(directory: Path) -> list[int]:
+    return [int(path.name) for path in (directory / STATE).glob("*") if path.name.isdigit()]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 
 from perceiver_deploy.bundle import sha256
 from perceiver_deploy.data.datasets import load_dataset
@@ -60,6 +62,27 @@ def test_a_resumed_run_gives_the_same_numbers_as_one_that_was_not_stopped(recipe
     assert first + rest.values == expected
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_a_disk_that_is_full_while_saving_leaves_the_last_state_to_go_on_from(recipe, data, tmp_path, monkeypatch):
+    short = dataclasses.replace(recipe, steps=9)
+    whole = fresh(recipe)
+    fit(whole, short, data.train, seed=3)
+    fit(fresh(recipe), short, data.train, seed=3, directory=tmp_path, stop_at=4)
+
+    def fill_disk(self, folder):
+        Path(folder).mkdir()
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise RuntimeError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Accelerator, "save_state", fill_disk)
+        with pytest.raises(PerceiverDeployError, match="could not be written: No space left"):
+            fit(fresh(recipe), short, data.train, seed=3, directory=tmp_path)
+    resumed = fresh(recipe)
+    assert fit(resumed, short, data.train, seed=3, directory=tmp_path).first_step == 4
+    assert torch.equal(resumed.encoder.latents, whole.encoder.latents)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["9"]
 
 
 def test_a_moving_average_is_kept_and_resumed_to_the_same_weights(recipe, data, tmp_path):
