@@ -1,4 +1,6 @@
-"""Write the README's tables from the figures in results/. With --check, say whether they agree instead.
+"""Write the README's tables from the figures in results/ and beside the shipped checkpoints.
+
+With --check, say whether they agree instead.
 
 python benchmarks/readme_tables.py [--check]
 """
@@ -11,6 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from perceiver_deploy.data.metrics import format_value
+from perceiver_deploy.model.checkpoints.loading import SHIPPED, shipped_names
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -48,22 +53,52 @@ def full_size_parity(document: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def trained() -> str:
+    """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
+    header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
+    rows = []
+    for name in shipped_names():
+        record = json.loads((SHIPPED / name / "training.json").read_text(encoding="utf-8"))
+        task = json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8"))["task"]
+        size = (SHIPPED / name / "model.safetensors").stat().st_size
+        for metric, baseline in zip(record["metrics"], record["baseline_metrics"], strict=True):
+            value, low, high = (format_value(v, metric["unit"]) for v in (metric["value"], *metric["interval"]))
+            first = metric is record["metrics"][0]
+            rows.append(
+                [
+                    f"`{name}`" if first else "",
+                    task if first else "",
+                    f"{metric['metric']} {value} ({low} to {high})",
+                    f"{format_value(baseline['value'], metric['unit'])}, {record['baseline']}",
+                    f"{size / 1e6:.2f} MB" if first else "",
+                    f"{record['seconds'] / 60:.0f} min" if first else "",
+                ]
+            )
+    return table(header, rows)
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "digits": ("digits/benchmark.json", digits),
-    "full_size_parity": ("full_size_parity.json", full_size_parity),
+def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    """A table made of one file of `results/`."""
+    return lambda: make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "digits": from_results("digits/benchmark.json", digits),
+    "trained": trained,
+    "full_size_parity": from_results("full_size_parity.json", full_size_parity),
 }
 
 
 def render(text: str) -> str:
     """The README with every table made anew."""
-    for name, (file, make) in TABLES.items():
-        content = make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
+    for name, make in TABLES.items():
+        content = make()
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text, flags=re.DOTALL)
         if count != 1:
