@@ -92,6 +92,8 @@ def train_recipe(
     _prepare(directory, {**settings, "config": json.loads(model.config.to_json())}, resume=resume)
     log.info("Training %s: %d examples, %d steps", name, len(data.train), recipe.steps)
     started = time.perf_counter()
+    if origin is None and recipe.initialize is not None:
+        recipe.initialize(model, data.train)
     losses = fit(model, recipe, data.train, seed=seed, directory=directory)
     seconds = time.perf_counter() - started
     metrics = _measure(EagerSession(model, model.signature.stage, model.signature.axes).run, data)

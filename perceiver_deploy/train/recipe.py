@@ -48,7 +48,8 @@ class Recipe:
 
     `loss` takes outputs and the batch. `transform` changes a batch (augmentation, masking, drawing points) with the
     generator it is given, so that a run can be resumed exactly. With `ema_decay` the checkpoint holds the exponential
-    moving average of the weights. `initialize` sets first weights by the training split, on which `baseline` is fitted.
+    moving average of the weights. `initialize` sets first weights by the training split, unless training starts from a
+    checkpoint; `baseline` is fitted on that split.
     """
 
     name: str

@@ -16,6 +16,7 @@ from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint
 from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.pipeline import training
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.flow import RECIPE
 from perceiver_deploy.train.loop import fit
@@ -67,8 +68,22 @@ def test_each_step_draws_new_pairs_that_follow_from_the_generator(data):
 def test_loss_falls_over_the_first_steps(data):
     recipe = dataclasses.replace(RECIPE, steps=STEPS, batch_size=16, warmup_steps=5)
     torch.manual_seed(0)
-    losses = fit(build_model(recipe.config), recipe, data.train, seed=0).values
+    model = build_model(recipe.config)
+    recipe.initialize(model, data.train)
+    losses = fit(model, recipe, data.train, seed=0).values
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+
+
+def test_first_weights_are_set_in_a_new_run_and_not_in_one_that_starts_from_a_checkpoint(data, tmp_path, monkeypatch):
+    calls = []
+    recipe = dataclasses.replace(
+        RECIPE, steps=1, batch_size=2, initialize=lambda model, split: calls.append(len(split))
+    )
+    monkeypatch.setattr(training, "find_recipe", lambda name: recipe)
+    training.train_recipe("flow", tmp_path / "new")
+    assert calls == [len(data.train)]
+    training.train_recipe("flow", tmp_path / "tuned", origin="flow")
+    assert calls == [len(data.train)]
 
 
 def test_shipped_checkpoint_is_small_and_reaches_its_recorded_error(data):
