@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from perceiver_deploy.bundle import sha256
 from perceiver_deploy.data.datasets import DataSet, load_dataset
@@ -65,6 +66,8 @@ def train_recipe(
 ) -> TrainingResult:
     """Train by a recipe, and write `config.json`, `model.safetensors` and `training.json` into `output`.
 
+    Several processes, started by `torchrun` or `accelerate launch`, share each batch; the first of them writes.
+
     Args:
         name: the recipe.
         output: folder of the checkpoint. A saved state in it is gone on from with `resume`, and gives the numbers of
@@ -84,12 +87,13 @@ def train_recipe(
     directory = Path(output)
     torch.manual_seed(seed)
     model, source = _initial_model(recipe, origin, keep_head=keep_head)
-    if source is not None:
-        recipe = replace(recipe, initialize=None)
     data = load_dataset(recipe.data)
     check_inputs(data.test.rows(slice(None)), model.signature.stage.inputs, model.signature.axes)
     settings = {"recipe": name, "seed": seed, "from": source, **recipe.hyperparameters}
-    _prepare(directory, {**settings, "config": json.loads(model.config.to_json())}, resume=resume)
+    state = PartialState()
+    if state.is_main_process:
+        _prepare(directory, {**settings, "config": json.loads(model.config.to_json())}, resume=resume)
+    state.wait_for_everyone()
     log.info("Training %s: %d examples, %d steps", name, len(data.train), recipe.steps)
     started = time.perf_counter()
     if origin is None and recipe.initialize is not None:
@@ -98,7 +102,9 @@ def train_recipe(
     seconds = time.perf_counter() - started
     metrics = _measure(EagerSession(model, model.signature.stage, model.signature.axes).run, data)
     baseline = recipe.baseline(data)
-    save_checkpoint(model, directory)
+    if state.is_main_process:
+        save_checkpoint(model, directory)
+    state.wait_for_everyone()
     result = TrainingResult(
         checkpoint=str(directory),
         recipe=name,
@@ -120,7 +126,8 @@ def train_recipe(
         "environment": describe_environment(),
     }
     del record["checkpoint"]
-    (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if state.is_main_process:
+        (directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return result
 
 

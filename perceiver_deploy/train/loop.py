@@ -15,13 +15,14 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from perceiver_deploy.data.datasets import Split
-from perceiver_deploy.errors import PerceiverDeployError, requires
+from perceiver_deploy.errors import PerceiverDeployError, UsageError, requires
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.progress import track
 from perceiver_deploy.train.recipe import Batch, Recipe
 
 with requires("train", "Training"):
     from accelerate import Accelerator
+    from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
 
 STATE = "state"
 
@@ -57,8 +58,9 @@ def fit(
 
     Raises:
         PerceiverDeployError: the loss is no longer finite.
+        UsageError: the processes cannot share a batch evenly.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    accelerator = _accelerator(recipe)
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_factor)
@@ -71,7 +73,8 @@ def fit(
     losses = Losses(first, [])
     prepared.train()
     for step in track(range(first, last), f"Training {recipe.name}", last - first):
-        batch = _batch(data, recipe, seed, step).to(accelerator.device)
+        whole = _batch(data, recipe, seed, step)
+        batch = whole.part(accelerator.process_index, accelerator.num_processes, data.shared).to(accelerator.device)
         loss = recipe.loss(prepared(**batch.inputs), batch)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(prepared.parameters(), recipe.clip_norm)
@@ -80,15 +83,34 @@ def fit(
         optimizer.zero_grad()
         if average is not None:
             average.update_parameters(model)
-        losses.values.append(loss.item())
+        losses.values.append(float(accelerator.reduce(loss.detach(), "mean")))
         if not np.isfinite(losses.values[-1]):
             raise PerceiverDeployError(f"The loss is {losses.values[-1]} at step {step}. Lower the learning rate.")
         if directory is not None and ((step + 1) % save_every == 0 or step + 1 == last):
             _save(accelerator, directory, step + 1)
     if average is not None and last == recipe.steps:
         model.load_state_dict(average.module.state_dict())
-    model.eval()
+    model.eval().cpu()
     return losses
+
+
+def _accelerator(recipe: Recipe) -> Accelerator:
+    """As `torchrun` or `accelerate launch` set it up; bf16 on GPUs. Several processes share each batch of the recipe.
+
+    Raises:
+        UsageError: they cannot share it evenly.
+    """
+    accelerator = Accelerator(
+        mixed_precision="bf16" if torch.cuda.is_available() else "no",
+        dataloader_config=DataLoaderConfiguration(split_batches=True),  # else the scheduler steps once a process
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # mask tokens may go unused
+    )
+    if recipe.batch_size % accelerator.num_processes:
+        raise UsageError(
+            f"{accelerator.num_processes} processes cannot share batches of {recipe.batch_size} evenly. Start a number "
+            "of them that divides it."
+        )
+    return accelerator
 
 
 def _batch(data: Split, recipe: Recipe, seed: int, step: int) -> Batch:
@@ -116,12 +138,15 @@ def _save(accelerator: Accelerator, directory: Path, step: int) -> None:
     partial = directory / STATE / "partial"
     try:
         accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
     except RuntimeError as error:  # torch's writer has no OSError for a full disk
         raise PerceiverDeployError(f"The training state {partial} could not be written: {error}.") from error
-    earlier = _saved_steps(directory)
-    partial.rename(directory / STATE / str(step))
-    for old in earlier:
-        shutil.rmtree(directory / STATE / str(old))
+    if accelerator.is_main_process:
+        earlier = _saved_steps(directory)
+        partial.rename(directory / STATE / str(step))
+        for old in earlier:
+            shutil.rmtree(directory / STATE / str(old))
+    accelerator.wait_for_everyone()
 
 
 def _resume(accelerator: Accelerator, directory: Path | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,6 +27,11 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         return Batch({name: tensor.to(device) for name, tensor in self.inputs.items()}, self.targets.to(device))
+
+    def part(self, index: int, count: int, shared: Collection[str]) -> Batch:
+        """One of `count` parts of the examples; the `shared` inputs stay whole."""
+        inputs = {name: tensor if name in shared else tensor[index::count] for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.targets[index::count])
 
 
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]

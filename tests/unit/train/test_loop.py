@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +114,32 @@ def test_learning_rate_warms_up_then_falls_to_zero(recipe):
     assert max(factors) == factors[9] == 1
     assert factors[-1] == pytest.approx(0)
     assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
+
+
+def test_two_processes_share_a_batch_and_give_the_losses_of_one(recipe, data, tmp_path):
+    one = dataclasses.replace(recipe, steps=4, config=dataclasses.replace(recipe.config, dropout=0.0))
+    expected = fit(fresh(one), one, data.train, seed=3).values
+    script = Path(__file__).parents[2] / "data" / "train_steps.py"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(script),
+        tmp_path,
+    ]
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=300)
+    for process in range(2):
+        found = json.loads((tmp_path / f"{process}.json").read_text())
+        # float32 sums in another order; the learning rate makes little of it in four steps
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_unknown_recipe_is_refused_with_a_list():
