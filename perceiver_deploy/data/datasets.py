@@ -94,7 +94,20 @@ def _languages() -> DataSet:
     return load_languages()
 
 
+def _bytes() -> DataSet:
+    from perceiver_deploy.data.topics import load_topics
+
+    return load_topics()
+
+
 DATA_SETS = {
+    "bytes": DataSetEntry(
+        task="masked_lm",
+        license="PSF-2.0",
+        source="CPython's pydoc_data.topics (the language reference in English)",
+        load=_bytes,
+        module="pydoc_data",
+    ),
     "digits": DataSetEntry(
         task="image_classification",
         license="CC-BY-4.0",

@@ -13,6 +13,7 @@ from torch import Tensor
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.train.losses import classification_loss
 
 
@@ -30,6 +31,7 @@ class Batch:
 
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
 Transform = Callable[[Batch, torch.Generator], Batch]
+Initialize = Callable[[PerceiverModel], None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Recipe:
 
     `loss` takes outputs and the batch. `transform` changes a batch (augmentation, masking, drawing points) with the
     generator it is given, so that a run can be resumed exactly. With `ema_decay` the checkpoint holds the exponential
-    moving average of the weights. `baseline` is fitted on the training split.
+    moving average of the weights. `baseline` is fitted on the training split. `initialize` changes a fresh model's
+    weights in place.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Recipe:
     ema_decay: float | None = None
     loss: Loss = classification_loss
     transform: Transform | None = None
+    initialize: Initialize | None = None
 
     def rate_factor(self, step: int) -> float:
         """Factor on the learning rate at a step."""
