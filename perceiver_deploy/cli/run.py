@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.prediction import Prediction
+    from perceiver_deploy.pipeline.prediction import Classes, Prediction
 
 
 @click.command(
@@ -41,5 +41,12 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
         console.print(prediction.file, style="bold")
         if prediction.text is not None:
             console.print(prediction.text)
-        for label, share in prediction.classes:
-            console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")
+        _show_classes(console, prediction.classes)
+        for task, classes in (prediction.answers or {}).items():
+            console.print(f" {task}")
+            _show_classes(console, classes)
+
+
+def _show_classes(console: Console, classes: Classes) -> None:
+    for label, share in classes:
+        console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")

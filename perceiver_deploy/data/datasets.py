@@ -100,6 +100,18 @@ def _bytes() -> DataSet:
     return load_topics()
 
 
+def _sentiment() -> DataSet:
+    from perceiver_deploy.data.snippets import load_sentiment
+
+    return load_sentiment()
+
+
+def _text_tasks() -> DataSet:
+    from perceiver_deploy.data.snippets import load_text_tasks
+
+    return load_text_tasks()
+
+
 DATA_SETS = {
     "bytes": DataSetEntry(
         task="masked_lm",
@@ -121,5 +133,19 @@ DATA_SETS = {
         source="Debian asterisk-core-sounds (telephone prompts in five languages, one speaker a language)",
         load=_languages,
         sources=tuple(SOURCES[f"asterisk-{language}"] for language in ("en", "es", "fr", "it", "ru")),
+    ),
+    "sentiment": DataSetEntry(
+        task="text_classification",
+        license="MIT",
+        source="vaderSentiment 0.5 (film snippets rated by people)",
+        load=_sentiment,
+        sources=(SOURCES["vader"],),
+    ),
+    "text-tasks": DataSetEntry(
+        task="multitask_text",
+        license="MIT",
+        source="vaderSentiment 0.5 (films, tweets, products and editorials rated by people)",
+        load=_text_tasks,
+        sources=(SOURCES["vader"],),
     ),
 }

@@ -63,9 +63,7 @@ def _windows(text: str) -> NDArray[np.int64]:
     ids = encode(text, PREPROCESSING)[1:-1]
     size = LENGTH - 2
     ids = ids[: len(ids) // size * size].reshape(-1, size)
-    return np.pad(
-        ids, ((0, 0), (1, 1)), constant_values=((0, 0), (PREPROCESSING.cls_id, PREPROCESSING.sep_id))
-    )
+    return np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (PREPROCESSING.cls_id, PREPROCESSING.sep_id)))
 
 
 def _masked(ids: NDArray[np.int64], rng: np.random.Generator) -> Split:

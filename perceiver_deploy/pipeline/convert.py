@@ -20,7 +20,7 @@ from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8
-from perceiver_deploy.manifest import Variant
+from perceiver_deploy.manifest import Stage, TensorSpec, Variant
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.session import check_inputs
@@ -61,7 +61,7 @@ def convert_bundle(
     Args:
         bundle: the bundle to add to.
         precision: "int8".
-        calibration: a data set's name, or a .npz file with one array an input, first axis the samples.
+        calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples.
         samples: how many samples to use at most.
         force: replace a variant of that name.
 
@@ -75,13 +75,14 @@ def convert_bundle(
     with changed_bundle(bundle) as (staging, opened):
         if precision in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
+        stage = opened.manifest.stages["full"]
         data = _calibration_rows(opened, calibration, samples)
-        count = len(next(iter(data.values())))
+        count = _count(data, stage)
         source = opened.file(opened.variant(_SOURCE).files["full"])
         relative = f"onnx/{precision}.onnx"
         target = staging.path(relative)
         log.info("Calibrating on %d samples", count)
-        report = quantize_int8(source, target, track(_batches(data), "Calibrating", -(-count // _BATCH)))
+        report = quantize_int8(source, target, track(_batches(data, stage), "Calibrating", -(-count // _BATCH)))
         log.info("Quantised %d of %d weight GEMMs", report.quantized, report.weight_gemms)
         graph = ir.load(target)
         variant = Variant(
@@ -116,7 +117,7 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
     if str(calibration) in DATA_SETS:
         data = load_dataset(str(calibration))
         data.require_task(bundle.manifest.task, str(bundle.path))
-        inputs = data.train.inputs
+        inputs = data.train.rows(slice(samples))
     elif Path(calibration).suffix == ARRAYS_SUFFIX:
         inputs = read_arrays(Path(calibration))
     else:
@@ -128,13 +129,26 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
     for name, array in inputs.items():
         if not np.isfinite(array).all():
             raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
-    return {name: array[:samples] for name, array in inputs.items()}
+    return _rows(inputs, stage, slice(samples))
 
 
-def _batches(data: Arrays) -> Iterator[Arrays]:
-    count = len(next(iter(data.values())))
-    for start in range(0, count, _BATCH):
-        yield {name: array[start : start + _BATCH] for name, array in data.items()}
+def _count(data: Arrays, stage: Stage) -> int:
+    """How many samples there are."""
+    return next(len(data[spec.name]) for spec in stage.inputs if _has_batch(spec))
+
+
+def _batches(data: Arrays, stage: Stage) -> Iterator[Arrays]:
+    for start in range(0, _count(data, stage), _BATCH):
+        yield _rows(data, stage, slice(start, start + _BATCH))
+
+
+def _rows(data: Arrays, stage: Stage, index: slice) -> Arrays:
+    """Some samples; an input without a batch goes with all of them."""
+    return {spec.name: data[spec.name][index] if _has_batch(spec) else data[spec.name] for spec in stage.inputs}
+
+
+def _has_batch(spec: TensorSpec) -> bool:
+    return spec.shape[0] == "batch"
 
 
 def _agreement(bundle: Bundle, source: Path, target: Path, data: Arrays) -> tuple[float, float | None]:
@@ -143,7 +157,7 @@ def _agreement(bundle: Bundle, source: Path, target: Path, data: Arrays) -> tupl
     name, results = stage.outputs[0].name, []
     for file in (target, source):
         with OnnxRuntimeSession(file, stage, axes) as session:
-            results.append(np.concatenate([session.run(batch)[name] for batch in _batches(data)]))
+            results.append(np.concatenate([session.run(batch)[name] for batch in _batches(data, stage)]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1
 

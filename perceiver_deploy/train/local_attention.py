@@ -1,4 +1,4 @@
-"""A start for language models: sinusoidal positions, and attention that looks at neighbouring bytes."""
+"""A start for text models: sinusoidal positions, and attention that looks at neighbouring bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from perceiver_deploy.model.attention import AttentionLayer
+from perceiver_deploy.model.input_adapters import TextInputAdapter
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.tasks.text import MaskedLanguageModel
 
@@ -19,30 +20,31 @@ _DAMPING = 0.5
 
 @torch.no_grad()
 def attend_locally(model: PerceiverModel) -> None:
-    """Set positions, latents and queries to sinusoids of their place, and let each head look a fixed step beside it.
+    """Set positions and latents to sinusoids of their place, and let each head look a fixed step beside it.
 
-    From random positions a small model learns only letter frequencies in its first thousands of steps. Query and key
-    weights start as random features that agree for equal positions ("Mimetic initialization", Trockman and Kolter
-    2023, arXiv 2305.09828); a rotation of each sinusoid's sine and cosine moves a head's focus.
+    The same goes for a language model's queries, which have a place too. From random positions a small model learns
+    only letter frequencies in its first thousands of steps. Query and key weights start as random features that agree
+    for equal positions ("Mimetic initialization of self-attention layers", Trockman and Kolter 2023, arXiv
+    2305.09828); a rotation of each sinusoid's sine and cosine moves a head's focus.
     """
-    assert isinstance(model, MaskedLanguageModel)
-    assert model.decoder.queries is not None
+    assert isinstance(model.input_adapter, TextInputAdapter)
     table, latents = model.input_adapter.position_embeddings.weight, model.encoder.latents
     length, channels = table.shape
     spacing = length / len(latents)
-    frequencies = math.pi * torch.exp(-torch.linspace(0, 1, channels // 2) * math.log(length))
+    frequencies = math.pi * length ** -(torch.arange(channels // 2) / (channels // 2 - 1))
     positions = _sinusoids(torch.arange(length), frequencies)
     table.copy_(_POSITION_SCALE * positions)
-    model.decoder.queries.copy_(_POSITION_SCALE * positions)
     centres = (torch.arange(len(latents)) + 0.5) * spacing - 0.5
     latents[:, :channels] = _LATENT_SCALE * _sinusoids(centres, frequencies)
     _focus(model.encoder.cross_attention, frequencies, step=1)
-    _focus(model.decoder.cross_attention, frequencies, step=spacing)
     for layer in model.encoder.self_attends:
         assert isinstance(layer, AttentionLayer)
         _focus(layer, frequencies, step=spacing)
         _damp(layer)
     _damp(model.encoder.cross_attention)
+    if isinstance(model, MaskedLanguageModel) and model.decoder.queries is not None:
+        model.decoder.queries.copy_(_POSITION_SCALE * positions)
+        _focus(model.decoder.cross_attention, frequencies, step=spacing)
 
 
 def _sinusoids(places: Tensor, frequencies: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.train import bytes as masked_bytes
-from perceiver_deploy.train import digits, languages
+from perceiver_deploy.train import digits, languages, sentiment, text_tasks
 from perceiver_deploy.train.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (masked_bytes.RECIPE, digits.RECIPE, languages.RECIPE)}
+RECIPES: dict[str, Recipe] = {
+    module.RECIPE.name: module.RECIPE for module in (masked_bytes, digits, languages, sentiment, text_tasks)
+}
 
 
 def find_recipe(name: str) -> Recipe:
