@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.model.attention import AttentionLayer
 from perceiver_deploy.model.input_adapters import TextInputAdapter
 from perceiver_deploy.model.perceiver import PerceiverModel
@@ -19,13 +20,13 @@ _DAMPING = 0.5
 
 
 @torch.no_grad()
-def attend_locally(model: PerceiverModel) -> None:
+def attend_locally(model: PerceiverModel, data: Split) -> None:
     """Set positions and latents to sinusoids of their place, and let each head look a fixed step beside it.
 
     The same goes for a language model's queries, which have a place too. From random positions a small model learns
     only letter frequencies in its first thousands of steps. Query and key weights start as random features that agree
     for equal positions ("Mimetic initialization of self-attention layers", Trockman and Kolter 2023, arXiv
-    2305.09828); a rotation of each sinusoid's sine and cosine moves a head's focus.
+    2305.09828); a rotation of each sinusoid's sine and cosine moves a head's focus. `data` is not needed.
     """
     assert isinstance(model.input_adapter, TextInputAdapter)
     table, latents = model.input_adapter.position_embeddings.weight, model.encoder.latents

@@ -61,7 +61,7 @@ def fit(
     accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     torch.manual_seed(seed)
     if recipe.initialize is not None:
-        recipe.initialize(model)
+        recipe.initialize(model, data)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_factor)
     prepared, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)

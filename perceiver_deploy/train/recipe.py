@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perceiver_deploy.data.datasets import DataSet
+from perceiver_deploy.data.datasets import DataSet, Split
 from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel
@@ -31,7 +31,7 @@ class Batch:
 
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
 Transform = Callable[[Batch, torch.Generator], Batch]
-Initialize = Callable[[PerceiverModel], None]
+Initialize = Callable[[PerceiverModel, Split], None]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Recipe:
 
     `loss` takes outputs and the batch. `transform` changes a batch (augmentation, masking, drawing points) with the
     generator it is given, so that a run can be resumed exactly. With `ema_decay` the checkpoint holds the exponential
-    moving average of the weights. `baseline` is fitted on the training split. `initialize` changes a fresh model's
-    weights in place.
+    moving average of the weights. `initialize` sets first weights by the training split, on which `baseline` is fitted.
     """
 
     name: str
