@@ -48,14 +48,12 @@ def _split_texts(rng: np.random.Generator) -> tuple[str, str]:
 
     names = sorted(topics)
     held_out = {names[index] for index in rng.permutation(len(names))[: int(_TEST_SHARE * len(names))]}
-    seen: set[str] = set()
-    texts: dict[bool, list[str]] = {False: [], True: []}
-    for name in names:
-        for passage in topics[name].split("\n\n"):
-            if passage not in seen:
-                seen.add(passage)
-                texts[name in held_out].append(passage)
-    return "\n\n".join(texts[False]), "\n\n".join(texts[True])
+    first_in = {passage: name for name in reversed(names) for passage in topics[name].split("\n\n")}
+    passages = dict.fromkeys(passage for name in names for passage in topics[name].split("\n\n"))
+    train = [passage for passage in passages if first_in[passage] not in held_out]
+    known = {passage.strip() for passage in train}  # blank lines and indents differ between topics
+    test = [passage for passage in passages if first_in[passage] in held_out and passage.strip() not in known]
+    return "\n\n".join(train), "\n\n".join(test)
 
 
 def _windows(text: str) -> NDArray[np.int64]:

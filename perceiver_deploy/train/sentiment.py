@@ -53,7 +53,7 @@ RECIPE = Recipe(
         labels=SENTIMENTS,
         preprocessing=PREPROCESSING,
     ),
-    steps=1000,
+    steps=700,
     batch_size=32,
     learning_rate=2e-3,
     weight_decay=0.05,
