@@ -83,7 +83,7 @@ def _classes(logits: NDArray[Any], labels: Sequence[str] | None) -> Classes:
     return tuple((names[index], float(shares[index])) for index in best)
 
 
-def _answers(manifest: Manifest, task_ids: NDArray[np.int64], logits: NDArray[Any]) -> dict[str, Classes]:
+def _answers(manifest: Manifest, task_ids: NDArray[Any], logits: NDArray[Any]) -> dict[str, Classes]:
     """The classes of each task asked for; a task may have fewer than there are logits."""
     if manifest.task_labels is None:
         return {str(task): _classes(row, None) for task, row in zip(task_ids, logits, strict=True)}

@@ -59,7 +59,7 @@ def fit_ngrams(data: DataSet) -> Baseline:
     alone = np.log(left.probabilities(np.empty(0, np.int64)))
 
     def run(inputs: Arrays) -> Arrays:
-        tokens = inputs["input_ids"]
+        tokens: NDArray[np.int64] = inputs["input_ids"].astype(np.int64)
         logits = np.zeros((*tokens.shape, _VOCABULARY))
         for row, place in zip(*np.nonzero(tokens == PREPROCESSING.mask_id), strict=True):
             before = left.probabilities(tokens[row, :place])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.model.attention import AttentionLayer
@@ -72,4 +72,6 @@ def _damp(layer: AttentionLayer) -> None:
     """Keep the places readable in the residual stream."""
     layer.output.weight.mul_(_DAMPING)
     if layer.mlp is not None:
-        layer.mlp[2].weight.mul_(_DAMPING)
+        projection = layer.mlp[-1]
+        assert isinstance(projection, nn.Linear)
+        projection.weight.mul_(_DAMPING)
