@@ -173,6 +173,7 @@ class Manifest(Strict):
     files: dict[BundlePath, FileEntry] = Field(default_factory=dict)
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
+    task_labels: dict[str, tuple[str, ...]] | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

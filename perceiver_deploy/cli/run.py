@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.prediction import Prediction
+    from perceiver_deploy.pipeline.prediction import Classes, Prediction
 
 
 @click.command(
@@ -56,9 +56,16 @@ def _show(console: Console, predictions: list[Prediction]) -> None:
         if prediction.flow is not None:
             mean, longest = prediction.flow.mean, prediction.flow.longest
             console.print(f"  moves {mean:.2f} px on average, {longest:.2f} px at most")
-        for label, share in prediction.classes:
-            console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")
+        _show_classes(console, prediction.classes)
+        for task, classes in prediction.answers.items():
+            console.print(f" {task}")
+            _show_classes(console, classes)
         for name, decibels in prediction.psnr.items():
             console.print(f"  {name} PSNR {decibels:.2f} dB")
         for file in prediction.files:
             console.print(f"  written: {file}")
+
+
+def _show_classes(console: Console, classes: Classes) -> None:
+    for label, share in classes:
+        console.print(f"  {label:<24} {100 * share:6.2f} %  {'█' * round(30 * share)}")

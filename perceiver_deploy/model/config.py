@@ -112,7 +112,10 @@ class Semantics:
 
 @dataclass(frozen=True)
 class PerceiverConfig:
-    """Everything needed to build a model but its weights, and what a user needs around it (labels, preprocessing)."""
+    """Everything needed to build a model but its weights, and what a user needs around it (labels, preprocessing).
+
+    `task_labels`: of a model of several tasks, their names in the order of its queries with the labels of each.
+    """
 
     __pydantic_config__ = _FORBID_EXTRA
     task: Task
@@ -123,6 +126,7 @@ class PerceiverConfig:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     initializer_range: float = 0.02
     labels: tuple[str, ...] | None = None
+    task_labels: dict[str, tuple[str, ...]] | None = None
     preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
@@ -134,6 +138,17 @@ class PerceiverConfig:
             raise ValueError(f"task {self.task!r} needs a decoder with queries, not the mean of the latents")
         if self.labels is not None and len(self.labels) != self.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.num_classes} outputs")
+        if self.task_labels is not None:
+            self._check_task_labels(self.task_labels)
+
+    def _check_task_labels(self, task_labels: dict[str, tuple[str, ...]]) -> None:
+        """Refuse tasks that are not as many as queries, or have more classes than there are outputs."""
+        queries = self.decoder.num_queries if isinstance(self.decoder, DecoderConfig) else None
+        if self.task != "multitask_text" or len(task_labels) != queries:
+            raise ValueError(f"task_labels of {len(task_labels)} tasks for {queries} queries of task {self.task!r}")
+        for name, labels in task_labels.items():
+            if not 0 < len(labels) <= (self.num_classes or 0):
+                raise ValueError(f"task_labels {name!r} has {len(labels)} labels for {self.num_classes} outputs")
 
     @property
     def num_classes(self) -> int | None:

@@ -61,7 +61,7 @@ def convert_bundle(
     Args:
         bundle: the bundle to add to.
         precision: "int8".
-        calibration: a data set's name, or a .npz file with one array an input, first axis the samples.
+        calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples.
         samples: how many samples to use at most.
         force: replace a variant of that name.
 

@@ -210,6 +210,7 @@ def _manifest(
         },
         preprocessing=None if config is None else config.preprocessing,
         labels=None if config is None else config.labels,
+        task_labels=None if config is None else config.task_labels,
         provenance={
             "perceiver_deploy": perceiver_deploy.__version__,
             "torch": version("torch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import DecoderConfig, MeanDecoderConfig, PerceiverConfig
@@ -32,7 +33,7 @@ def start_from(
     """
     theirs = source.config
     _check_inputs(theirs, wanted, where)
-    kept = theirs.task == wanted.task and theirs.labels == wanted.labels
+    kept = _answers(theirs) == _answers(wanted)
     if keep_head and not kept:
         raise CheckpointError(_other_head(theirs, wanted, where))
     model = build_model(
@@ -40,6 +41,7 @@ def start_from(
             theirs,
             task=wanted.task,
             labels=wanted.labels,
+            task_labels=wanted.task_labels,
             preprocessing=wanted.preprocessing,
             decoder=theirs.decoder if kept else _new_decoder(theirs, wanted),
         )
@@ -48,6 +50,11 @@ def start_from(
     fresh, _ = model.load_state_dict(weights, strict=False)
     log.info("Starting from %s: %s", where, f"{len(fresh)} tensors of the head are new" if fresh else "head kept")
     return model
+
+
+def _answers(config: PerceiverConfig) -> tuple[Any, ...]:
+    """What a head is for."""
+    return config.task, config.labels, list((config.task_labels or {}).items())
 
 
 def _new_decoder(theirs: PerceiverConfig, wanted: PerceiverConfig) -> DecoderConfig | MeanDecoderConfig:

@@ -19,12 +19,16 @@ from perceiver_deploy.data.flow_files import write_flow
 from perceiver_deploy.data.text import decode
 from perceiver_deploy.data.video import write_clip
 from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.manifest import Manifest
 from perceiver_deploy.preprocessing import FlowPreprocessing, TextPreprocessing, VideoPreprocessing
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.session import Session
 
 TOP = 5
+Classes = tuple[tuple[str, float], ...]
+"""Names of classes and their probabilities, the likeliest first."""
+
 _SAVED_TASKS = ("optical_flow", "multimodal_autoencoding")
 
 
@@ -42,14 +46,15 @@ class FlowSummary:
 class Prediction:
     """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in.
 
-    Of two frames: their flow. `psnr`: dB of what was reconstructed against the file, by `image` and `audio`. `files`:
-    what was written.
+    Of two frames: their flow. `answers`: the likeliest classes of each task, where the model does several. `psnr`: dB
+    of what was reconstructed against the file, by `image` and `audio`. `files`: what was written.
     """
 
     file: str
-    classes: tuple[tuple[str, float], ...] = ()
+    classes: Classes = ()
     text: str | None = None
     flow: FlowSummary | None = None
+    answers: dict[str, Classes] = field(default_factory=dict)
     psnr: dict[str, float] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
@@ -93,11 +98,15 @@ def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) ->
     inputs = read_example(file, manifest.preprocessing, session.axes)
     if manifest.task == "multimodal_autoencoding":
         return _reconstruct(bundle, session, file, inputs, save)
+    if manifest.task == "multitask_text":
+        inputs = {"task_ids": np.arange(session.axes["queries"].opt), **inputs}  # those of a .npz file come first
     outputs = session.run(inputs)
     if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
+    if manifest.task == "multitask_text":
+        return Prediction(str(file), answers=_answers(manifest, inputs["task_ids"], outputs["logits"][0]))
     if manifest.task.endswith("_classification"):
-        return Prediction(str(file), _likeliest(bundle, outputs["logits"][0]))
+        return Prediction(str(file), _classes(outputs["logits"][0], manifest.labels))
     if isinstance(manifest.preprocessing, FlowPreprocessing):
         return _flow([file], outputs["flow"][0] * np.float32(manifest.preprocessing.output_scale), save)
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
@@ -115,18 +124,27 @@ def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, s
         written = write_clip(save / file.stem, whole, preprocessing)
     return Prediction(
         str(file),
-        classes=_likeliest(bundle, whole["label_logits"][0]),
+        classes=_classes(whole["label_logits"][0], bundle.manifest.labels),
         psnr={name: float(psnr(whole[name], clip[name])[0]) for name in ("image", "audio")},
         files=written,
     )
 
 
-def _likeliest(bundle: Bundle, logits: NDArray[Any]) -> tuple[tuple[str, float], ...]:
+def _classes(logits: NDArray[Any], labels: Sequence[str] | None) -> Classes:
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
-    labels = bundle.manifest.labels or [str(index) for index in range(len(shares))]
+    names = labels or [str(index) for index in range(len(shares))]
     best = np.argsort(-shares, kind="stable")[:TOP]
-    return tuple((labels[index], float(shares[index])) for index in best)
+    return tuple((names[index], float(shares[index])) for index in best)
+
+
+def _answers(manifest: Manifest, task_ids: NDArray[Any], logits: NDArray[Any]) -> dict[str, Classes]:
+    """The classes of each task asked for; a task may have fewer than there are logits."""
+    if manifest.task_labels is None:
+        return {str(task): _classes(row, None) for task, row in zip(task_ids, logits, strict=True)}
+    tasks = list(manifest.task_labels.items())
+    asked = [tasks[task] for task in task_ids]
+    return {name: _classes(row[: len(labels)], labels) for (name, labels), row in zip(asked, logits, strict=True)}
 
 
 def _flow(files: Sequence[Path], flow: NDArray[np.float32], save: Path | None) -> Prediction:

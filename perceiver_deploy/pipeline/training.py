@@ -97,6 +97,7 @@ def train_recipe(
     log.info("Training %s: %d examples, %d steps", name, len(data.train), recipe.steps)
     started = time.perf_counter()
     if origin is None and recipe.initialize is not None:
+        torch.manual_seed(seed)
         recipe.initialize(model, data.train)
     losses = fit(model, recipe, data.train, seed=seed, directory=directory)
     seconds = time.perf_counter() - started

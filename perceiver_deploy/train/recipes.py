@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.train import digits, films_audiovisual, films_autoencoding, films_video, flow, languages
+from perceiver_deploy.train import bytes as masked_bytes
+from perceiver_deploy.train import (
+    digits,
+    films_audiovisual,
+    films_autoencoding,
+    films_video,
+    flow,
+    languages,
+    sentiment,
+    text_tasks,
+)
 from perceiver_deploy.train.recipe import Recipe
 
-RECIPES: dict[str, Recipe] = {
-    module.RECIPE.name: module.RECIPE
-    for module in (digits, languages, flow, films_video, films_audiovisual, films_autoencoding)
-}
+_MODULES = (
+    masked_bytes,
+    sentiment,
+    text_tasks,
+    digits,
+    flow,
+    films_autoencoding,
+    languages,
+    films_video,
+    films_audiovisual,
+)
+RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 
 
 def find_recipe(name: str) -> Recipe:
