@@ -8,7 +8,7 @@ from perceiver_deploy.train import digits, languages, sentiment, text_tasks
 from perceiver_deploy.train.recipe import Recipe
 
 RECIPES: dict[str, Recipe] = {
-    module.RECIPE.name: module.RECIPE for module in (masked_bytes, digits, languages, sentiment, text_tasks)
+    module.RECIPE.name: module.RECIPE for module in (digits, languages, masked_bytes, sentiment, text_tasks)
 }
 
 

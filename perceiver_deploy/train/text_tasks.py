@@ -59,6 +59,7 @@ RECIPE = dataclasses.replace(
         labels=None,
         task_labels=TASK_LABELS,
     ),
+    steps=2000,
     loss=_loss,
     baseline=_character_ngrams,
 )
