@@ -38,7 +38,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class _Snippet:
-    """`document` is what sentences of one review or article have in common."""
+    """`document` is what sentences of one product review or editorial share; films and tweets are numbered by sentence."""
 
     source: str
     document: str
@@ -70,7 +70,7 @@ def load_sentiment() -> DataSet:
 def load_text_tasks() -> DataSet:
     """Two tasks on the same texts: their sentiment, and where they come from; as many texts of each source.
 
-    Sentences of one review or article are in one split. Targets [examples, 2].
+    Sentences of one product review or editorial are in one split. Targets [examples, 2].
 
     Raises:
         MissingError: the archive is not fetched.

@@ -47,7 +47,9 @@ def test_loss_falls_on_a_few_examples_seen_again_and_again(name):
     whole = data_set(recipe.data).train
     few = Split({key: array[:8] for key, array in whole.inputs.items()}, whole.targets[:8], whole.shared)
     torch.manual_seed(0)
-    losses = fit(build_model(recipe.config), recipe, few, seed=0).values
+    model = build_model(recipe.config)
+    recipe.initialize(model, few)
+    losses = fit(model, recipe, few, seed=0).values
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
