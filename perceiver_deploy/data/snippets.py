@@ -38,7 +38,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class _Snippet:
-    """`document` is what sentences of one product review or editorial share; films and tweets are numbered by sentence."""
+    """`document` is what sentences of one product review or editorial share; films and tweets have one a sentence."""
 
     source: str
     document: str
