@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from perceiver_deploy import convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline.prediction import predict_files
 from perceiver_deploy.preprocessing import TextPreprocessing
@@ -17,17 +19,18 @@ from tests.task_factories import TASK_CONFIGS
 TASK_LABELS = {"mood": ("bad", "good"), "length": ("short", "middling", "long"), "language": ("one",)}
 
 
-def exported(path, labels):
-    config = dataclasses.replace(
-        TASK_CONFIGS["multitask_text"], task_labels=labels, preprocessing=TextPreprocessing(), initializer_range=1.0
-    )
-    export_model(build_model(config).eval(), path, validate=False)
-    return path
-
-
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return exported(tmp_path_factory.mktemp("tasks") / "bundle", TASK_LABELS)
+    path = tmp_path_factory.mktemp("tasks") / "bundle"
+    config = dataclasses.replace(
+        TASK_CONFIGS["multitask_text"],
+        task_labels=TASK_LABELS,
+        preprocessing=TextPreprocessing(),
+        initializer_range=1.0,
+    )
+    torch.manual_seed(0)
+    export_model(build_model(config).eval(), path, validate=False)
+    return path
 
 
 @pytest.fixture
@@ -57,8 +60,11 @@ def test_task_ids_of_an_npz_file_say_which_tasks_are_answered(bundle, text, tmp_
     assert dict(two.answers["mood"]) == pytest.approx(dict(everything.answers["mood"]), abs=1e-6)
 
 
-def test_tasks_without_names_are_numbered(tmp_path, text):
-    (prediction,) = predict_files(exported(tmp_path / "bundle", None), [text])
+def test_tasks_without_names_are_numbered(bundle, tmp_path, text):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    with changed_bundle(copy) as (staging, opened):
+        staging.finish(opened.manifest.model_copy(update={"task_labels": None}))
+    (prediction,) = predict_files(copy, [text])
     assert list(prediction.answers) == ["0", "1", "2"]
 
 

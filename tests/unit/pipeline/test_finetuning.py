@@ -10,10 +10,12 @@ import torch
 
 from perceiver_deploy.errors import CheckpointError, InputError, UsageError
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
+from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline import training
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.train.recipes import find_recipe
 from tests.factories import small_config, small_model
+from tests.task_factories import TASK_CONFIGS
 
 BODY = ("input_adapter.", "encoder.")
 
@@ -89,3 +91,20 @@ def test_data_larger_than_the_checkpoints_table_is_refused_before_anything_is_wr
 def test_keeping_a_head_needs_a_checkpoint(short_digits, tmp_path):
     with pytest.raises(UsageError, match="--from"):
         training.train_recipe("digits", tmp_path / "run", keep_head=True)
+
+
+def test_a_head_of_several_tasks_is_kept_only_where_they_are_the_same():
+    tasks = {"mood": ("bad", "good"), "length": ("short", "long"), "language": ("one",)}
+    wanted = dataclasses.replace(TASK_CONFIGS["multitask_text"], task_labels=tasks)
+    source = build_model(wanted)
+    kept = start_from(source, wanted, "there", keep_head=True)
+    assert same(kept, source, where=lambda name: True)
+    others = dataclasses.replace(wanted, task_labels={**tasks, "language": ("another",)})
+    assert start_from(source, others, "there").config.task_labels == others.task_labels
+    with pytest.raises(CheckpointError, match="cannot be kept"):
+        start_from(source, others, "there", keep_head=True)
+
+
+def test_another_task_does_not_take_over_the_names_of_several():
+    source = build_model(dataclasses.replace(TASK_CONFIGS["multitask_text"], task_labels=dict.fromkeys("abc", ("x",))))
+    assert start_from(source, small_config("text_classification"), "there").config.task_labels is None
