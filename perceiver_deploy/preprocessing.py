@@ -101,7 +101,41 @@ class VideoPreprocessing(Strict):
         return self.frames * round(self.sample_rate * self.stride / self.frame_rate)
 
 
+class PointsPreprocessing(Strict):
+    """`points` points drawn uniformly from a mesh's surface with `seed`, moved to mean 0, farthest at distance 1.
+
+    The second axis points up.
+    """
+
+    kind: Literal["points"] = "points"
+    points: PositiveInt = 1024
+    seed: int = 0
+
+
+class EntitiesPreprocessing(Strict):
+    """One row of raw features as a set: each an entity of one feature, (x - mean) / std, masked where it is missing."""
+
+    kind: Literal["entities"] = "entities"
+    names: tuple[str, ...] = Field(
+        min_length=1, description="the features, in the order of the model's table of places"
+    )
+    mean: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if not len(self.names) == len(set(self.names)) == len(self.mean) == len(self.std):
+            raise ValueError(f"{len(self.names)} names (each once), {len(self.mean)} means and {len(self.std)} stds")
+        return self
+
+
 Preprocessing = Annotated[
-    ImagePreprocessing | TextPreprocessing | AudioPreprocessing | FlowPreprocessing | VideoPreprocessing,
+    ImagePreprocessing
+    | TextPreprocessing
+    | AudioPreprocessing
+    | FlowPreprocessing
+    | VideoPreprocessing
+    | PointsPreprocessing
+    | EntitiesPreprocessing,
     Field(discriminator="kind"),
 ]

@@ -37,7 +37,7 @@ def command(
     threads: int | None,
     save: Path | None,
 ) -> Outcome:
-    """Predict on image, sound, text or video files, or on .npz files that hold the model's inputs.
+    """Predict on image, sound, text, video, OBJ or CSV files, or on .npz files that hold the model's inputs.
 
     A masked language model fills in each [MASK]; optical flow is of two images; autoencoding says how close it comes to
     a clip with its sound.

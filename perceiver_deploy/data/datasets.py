@@ -153,4 +153,19 @@ DATA_SETS = {
         load=_later("snippets", "load_text_tasks"),
         sources=(SOURCES["vader"],),
     ),
+    "furniture": DataSetEntry(
+        task="point_cloud_classification",
+        license=SOURCES["sweethome3d"].license,
+        source="Models of Sweet Home 3D's catalogues (Debian package sweethome3d-furniture)",
+        load=_later("furniture", "load_furniture"),
+        sources=(SOURCES["sweethome3d"],),
+        module="trimesh",
+    ),
+    "breast-cancer": DataSetEntry(
+        task="entities",
+        license="CC-BY-4.0",
+        source="scikit-learn load_breast_cancer (UCI Breast Cancer Wisconsin, Diagnostic)",
+        load=_later("breast_cancer", "load_breast_cancer"),
+        module="sklearn",
+    ),
 }

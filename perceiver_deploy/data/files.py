@@ -11,33 +11,42 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.audio import preprocess_sound, read_sound
+from perceiver_deploy.data.entities import read_row, standardize_row
 from perceiver_deploy.data.images import preprocess_image, read_image
+from perceiver_deploy.data.points import read_points
 from perceiver_deploy.data.text import read_tokens
 from perceiver_deploy.data.video import read_video
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
 from perceiver_deploy.preprocessing import (
     AudioPreprocessing,
+    EntitiesPreprocessing,
     FlowPreprocessing,
     ImagePreprocessing,
+    PointsPreprocessing,
     Preprocessing,
     VideoPreprocessing,
 )
 
 ARRAYS_SUFFIX = ".npz"
+RAW_FEATURES = "features"
 
 
 def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[str, Axis]) -> Arrays:
     """Inputs by name, with a batch of one, from a file of the kind that the preprocessing is for, or from a .npz file.
 
-    A .npz file holds the inputs themselves: one array an input, batch included.
+    A .npz file holds the inputs themselves: one array an input, batch included. For entities it may hold `features`
+    instead, one row of them as they were measured.
 
     Raises:
         InputError: the file cannot be read as that kind, or does not fit the model.
         MissingError: the package that reads it is not installed.
     """
     if path.suffix == ARRAYS_SUFFIX:
-        return read_arrays(path)
+        arrays = read_arrays(path)
+        if isinstance(preprocessing, EntitiesPreprocessing) and RAW_FEATURES in arrays:
+            return standardize_row(arrays[RAW_FEATURES], preprocessing, str(path))
+        return arrays
     if preprocessing is None:
         raise InputError(
             f"{path} cannot be preprocessed: the bundle states no preprocessing. Give a .npz file with one array an "
@@ -52,6 +61,10 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
         raise InputError(f"{path} is one file; optical flow takes two frames, the first and the second.")
     if isinstance(preprocessing, VideoPreprocessing):
         return read_video(path, preprocessing)
+    if isinstance(preprocessing, PointsPreprocessing):
+        return read_points(path, preprocessing)
+    if isinstance(preprocessing, EntitiesPreprocessing):
+        return read_row(path, preprocessing)
     return read_tokens(path, preprocessing, axes["length"])
 
 

@@ -84,14 +84,14 @@ _SOURCES = (
     _asterisk("it", "5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb", 18262124, "CC-BY-3.0"),
     _asterisk("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18788860, "CC-BY-3.0"),
     Source(
-        name="furniture",
+        name="sweethome3d",
         registry="debian",
         package="sweethome3d-furniture",
         version="1.8-1",
         file="sweethome3d-furniture_1.8-1_all.deb",
         sha256="3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
         bytes=119782356,
-        license="CC-BY-3.0 AND CC0-1.0",
+        license="CC-BY-3.0 AND CC-BY-3.0-US AND CC0-1.0",
         content="*.sh3f",
     ),
 )

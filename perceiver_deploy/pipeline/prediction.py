@@ -105,7 +105,7 @@ def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) ->
         return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
     if manifest.task == "multitask_text":
         return Prediction(str(file), answers=_answers(manifest, inputs["task_ids"], outputs["logits"][0]))
-    if manifest.task.endswith("_classification"):
+    if manifest.task.endswith("_classification") or manifest.task == "entities":
         return Prediction(str(file), _classes(outputs["logits"][0], manifest.labels))
     if isinstance(manifest.preprocessing, FlowPreprocessing):
         return _flow([file], outputs["flow"][0] * np.float32(manifest.preprocessing.output_scale), save)

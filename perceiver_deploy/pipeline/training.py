@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.model.checkpoints.loading import describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME
+from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.session import check_inputs
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.loop import STATE, fit
-from perceiver_deploy.train.recipe import Recipe
 from perceiver_deploy.train.recipes import find_recipe
 
 RECORD = "training.json"
@@ -86,8 +86,8 @@ def train_recipe(
     recipe = find_recipe(name)
     directory = Path(output)
     torch.manual_seed(seed)
-    model, source = _initial_model(recipe, origin, keep_head=keep_head)
     data = load_dataset(recipe.data)
+    model, source = _initial_model(_with_preprocessing(recipe.config, data), origin, keep_head=keep_head)
     check_inputs(data.test.rows(slice(None)), model.signature.stage.inputs, model.signature.axes)
     settings = {"recipe": name, "seed": seed, "from": source, **recipe.hyperparameters}
     state = PartialState()
@@ -132,20 +132,25 @@ def train_recipe(
     return result
 
 
+def _with_preprocessing(config: PerceiverConfig, data: DataSet) -> PerceiverConfig:
+    """The configuration with the data set's preprocessing where it states none: it may hold numbers of the data."""
+    return config if config.preprocessing is not None else replace(config, preprocessing=data.preprocessing)
+
+
 def _measure(run: Run, data: DataSet) -> tuple[Measured, ...]:
     return measure(collect_outputs(run, data.test), data.test, data.metrics)
 
 
 def _initial_model(
-    recipe: Recipe, origin: str | Path | None, *, keep_head: bool
+    config: PerceiverConfig, origin: str | Path | None, *, keep_head: bool
 ) -> tuple[PerceiverModel, dict[str, str] | None]:
     """The model before training, and the checkpoint that it starts from, if any."""
     if origin is None:
         if keep_head:
             raise UsageError("There is no head to keep: name the checkpoint to start from with --from.")
-        return build_model(recipe.config), None
+        return build_model(config), None
     checkpoint = find_checkpoint(origin)
-    model = start_from(load_checkpoint(checkpoint), recipe.config, str(origin), keep_head=keep_head)
+    model = start_from(load_checkpoint(checkpoint), config, str(origin), keep_head=keep_head)
     return model, describe_origin(checkpoint)
 
 

@@ -55,6 +55,7 @@ class Recipe:
     generator it is given, so that a run can be resumed exactly. With `ema_decay` the checkpoint holds the exponential
     moving average of the weights. `initialize` sets first weights by the training split, unless training starts from a
     checkpoint; `baseline` is fitted on that split.
+    A `config` without preprocessing gets that of the data set.
     """
 
     name: str

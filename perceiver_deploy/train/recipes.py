@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.train import bytes as masked_bytes
 from perceiver_deploy.train import (
+    breast_cancer,
     digits,
     films_audiovisual,
     films_autoencoding,
     films_video,
     flow,
+    furniture,
     languages,
     sentiment,
     text_tasks,
 )
+from perceiver_deploy.train import bytes as masked_bytes
 from perceiver_deploy.train.recipe import Recipe
 
 _MODULES = (
@@ -26,6 +28,8 @@ _MODULES = (
     languages,
     films_video,
     films_audiovisual,
+    furniture,
+    breast_cancer,
 )
 RECIPES: dict[str, Recipe] = {module.RECIPE.name: module.RECIPE for module in _MODULES}
 

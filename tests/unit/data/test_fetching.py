@@ -203,7 +203,7 @@ def test_python_without_pip_is_told_with_the_place_for_the_file(index, monkeypat
 
 def test_system_without_apt_is_told_with_the_place_for_the_file(cache, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    source = SOURCES["furniture"]
+    source = SOURCES["sweethome3d"]
     with pytest.raises(MissingError, match="apt-get is not on this system") as error:
         fetch(source)
     assert f"{source.package} {source.version}) at {cache_path(source)} by hand" in str(error.value)

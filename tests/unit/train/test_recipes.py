@@ -23,8 +23,11 @@ from perceiver_deploy.train.loop import fit
 from perceiver_deploy.train.recipes import find_recipe
 
 STEPS = 40
-LEAST = {"languages": 0.95}
+LEAST = {"breast-cancer": 0.968, "furniture": 0.522, "languages": 0.95}
 """What the shipped checkpoint is promised to reach on its first metric."""
+
+MOST_BELOW_BASELINE = {"breast-cancer": 0.02}
+"""Where the promise is to come near the baseline, not to beat it."""
 
 
 @functools.cache
@@ -44,7 +47,17 @@ def from_raw_samples(recipe):
 
 
 RECIPES = {
-    **{name: find_recipe(name) for name in ("films-audiovisual", "films-autoencoding", "films-video", "languages")},
+    **{
+        name: find_recipe(name)
+        for name in (
+            "breast-cancer",
+            "films-audiovisual",
+            "films-autoencoding",
+            "films-video",
+            "furniture",
+            "languages",
+        )
+    },
     "languages, from raw samples": from_raw_samples(find_recipe("languages")),
 }
 
@@ -65,7 +78,7 @@ def test_shipped_checkpoint_is_small_and_reaches_its_recorded_metric(name):
     assert (folder / "model.safetensors").stat().st_size < 2e6
     assert record["sha256"] == sha256(folder / "model.safetensors")
     assert recorded >= LEAST[name]
-    assert recorded > record["baseline_metrics"][0]["value"]
+    assert recorded > record["baseline_metrics"][0]["value"] - MOST_BELOW_BASELINE.get(name, 0)
     model = load_checkpoint(name)
     run = EagerSession(model, model.signature.stage, model.signature.axes).run
     found = measure(collect_outputs(run, data.test), data.test, data.metrics)[0]

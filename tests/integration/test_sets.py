@@ -1,0 +1,77 @@
+"""The shipped models of point clouds and entities, from export to the class of a real file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiver_deploy import export_model, load
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.pipeline.prediction import predict_files
+
+TABLE = Path(__file__).parents[1] / "data" / "furniture" / "table.obj"
+TUMOUR = Path(__file__).parents[1] / "data" / "breast-cancer" / "malignant.csv"
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    """Both shipped checkpoints, exported behind their gates."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name in ("furniture", "breast-cancer"):
+        assert {verdict.passed for verdict in export_model(name, folder / name).verdicts} == {True}
+    return folder
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("name", "file"), [("furniture", TABLE), ("breast-cancer", TUMOUR)])
+def test_files_held_out_from_training_get_their_class(bundles, name, file, runtime):
+    (prediction,) = predict_files(bundles / name, [file], runtime=runtime)
+    label, share = prediction.classes[0]
+    assert label == file.stem
+    assert share > 0.5
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_value_that_is_missing_changes_the_answer_but_not_whatever_stands_in_its_place(bundles, runtime):
+    entities = np.linspace(-2, 2, 30, dtype=np.float32).reshape(1, 30, 1)
+    mask = np.ones((1, 30), np.int64)
+    with load(bundles / "breast-cancer", runtime=runtime) as session:
+        whole = session.run({"entities": entities, "attention_mask": mask})
+        mask[0, :5] = 0
+        missing = session.run({"entities": entities, "attention_mask": mask})
+        entities[0, :5] = 7
+        other = session.run({"entities": entities, "attention_mask": mask})
+    assert np.abs(whole["logits"] - missing["logits"]).max() > 1e-3
+    assert other["logits"] == pytest.approx(missing["logits"], abs=1e-5)  # float32
+    assert not missing["entity_logits"][0, :5].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("furniture", "empty.obj", "", "empty.obj has no face"),
+        ("breast-cancer", "many.csv", ",".join("1" * 31), r"shape \[31\].*expected 30 numbers.*mean radius"),
+        ("breast-cancer", "few.csv", "1,2,3", r"shape \[3\].*expected 30 numbers"),
+    ],
+)
+def test_files_of_the_wrong_kind_are_refused(bundles, tmp_path, name, file, content, message):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(InputError, match=message):
+        predict_files(bundles / name, [tmp_path / file])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("furniture", {"points": (1, 0, 3)}, "points 0 .* at least 1"),
+        ("breast-cancer", {"entities": (1, 31, 1)}, "entities 31 .* at most 30"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_before_running(bundles, name, shape, message):
+    ((tensor, size),) = shape.items()
+    inputs = {tensor: np.zeros(size, np.float32), "attention_mask": np.ones(size[:2], np.int64)}
+    with load(bundles / name) as session, pytest.raises(InputError, match=message):
+        session.run(inputs)
