@@ -53,7 +53,7 @@ RECIPE = Recipe(
         initializer_range=0.1,
         preprocessing=PREPROCESSING,
     ),
-    steps=2500,
+    steps=4000,
     batch_size=24,
     learning_rate=2e-3,
     weight_decay=0.01,

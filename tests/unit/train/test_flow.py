@@ -1,28 +1,19 @@
-"""The recipe `flow`: its first weights, its pairs, its first steps, and the checkpoint it gave."""
+"""The recipe `flow`: its first weights and its pairs."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 
-import numpy as np
 import pytest
 import torch
 
-from perceiver_deploy.bundle import sha256
 from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline import training
-from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.flow import RECIPE
-from perceiver_deploy.train.loop import fit
 from perceiver_deploy.train.recipe import Batch
-
-STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +56,6 @@ def test_each_step_draws_new_pairs_that_follow_from_the_generator(data):
     assert draw(1).inputs["patches"].shape == batch.inputs["patches"].shape
 
 
-def test_loss_falls_over_the_first_steps(data):
-    recipe = dataclasses.replace(RECIPE, steps=STEPS, batch_size=16, warmup_steps=5)
-    torch.manual_seed(0)
-    model = build_model(recipe.config)
-    recipe.initialize(model, data.train)
-    losses = fit(model, recipe, data.train, seed=0).values
-    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
-
-
 def test_first_weights_are_set_in_a_new_run_and_not_in_one_that_starts_from_a_checkpoint(data, tmp_path, monkeypatch):
     calls = []
     recipe = dataclasses.replace(
@@ -84,17 +66,3 @@ def test_first_weights_are_set_in_a_new_run_and_not_in_one_that_starts_from_a_ch
     assert calls == [len(data.train)]
     training.train_recipe("flow", tmp_path / "tuned", origin="flow")
     assert calls == [len(data.train)]
-
-
-def test_shipped_checkpoint_is_small_and_reaches_its_recorded_error(data):
-    folder = SHIPPED / "flow"
-    record = json.loads((folder / "training.json").read_text())
-    recorded, zero = record["metrics"][0]["value"], record["baseline_metrics"][0]["value"]
-    assert (folder / "model.safetensors").stat().st_size < 2e6
-    assert record["sha256"] == sha256(folder / "model.safetensors")
-    assert record["baseline"] == "zero flow"
-    assert recorded <= zero / 3
-    model = load_checkpoint("flow")
-    run = EagerSession(model, model.signature.stage, model.signature.axes).run
-    (error,) = measure(collect_outputs(run, data.test), data.test, data.metrics)
-    assert error.value == pytest.approx(recorded, abs=1e-4)  # pixels: float32 on another machine

@@ -5,29 +5,41 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import operator
 import os
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from perceiver_deploy.bundle import sha256
-from perceiver_deploy.data.datasets import load_dataset
+from perceiver_deploy.data.datasets import Split, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint
+from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint, shipped_names
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.pipeline.training import train_recipe
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.loop import fit
-from perceiver_deploy.train.recipes import find_recipe
+from perceiver_deploy.train.recipes import RECIPES, find_recipe
 
 STEPS = 40
-LEAST = {"breast-cancer": 0.968, "furniture": 0.522, "languages": 0.95}
-"""What the shipped checkpoint is promised to reach on its first metric."""
+LEFT_NGRAMS = 2.67  # bits a byte of 5-grams that see what is before a byte only
 
-MOST_BELOW_BASELINE = {"breast-cancer": 0.02}
-"""Where the promise is to come near the baseline, not to beat it."""
+# What the first metric of a shipped checkpoint has to reach, given the baseline's.
+PROMISED = {
+    "breast-cancer": lambda baseline: baseline - 0.02,
+    "bytes": lambda baseline: LEFT_NGRAMS,
+    "digits": lambda baseline: max(0.97, baseline),
+    "films-autoencoding": lambda baseline: baseline,
+    "films-video": lambda baseline: baseline,
+    "flow": lambda baseline: baseline / 3,
+    "furniture": lambda baseline: max(19 / 70 + 0.25, baseline),  # 19 of 70 are of the most frequent class
+    "languages": lambda baseline: max(0.95, baseline),
+}
+# These do not reach a linear model on counts or colours: they are held to the most frequent class.
+ABOVE_CHANCE = {"films-audiovisual": 1, "sentiment": 1, "text-tasks": 2}
 
 
 @functools.cache
@@ -41,55 +53,101 @@ def data_set(name):
         pytest.skip(str(error))
 
 
-def from_raw_samples(recipe):
+def record(name):
+    return json.loads((SHIPPED / name / "training.json").read_text())
+
+
+def raw_samples(recipe):
     audio = dataclasses.replace(recipe.config.input, log_mel=None)
     return dataclasses.replace(recipe, config=dataclasses.replace(recipe.config, input=audio))
 
 
-RECIPES = {
-    **{
-        name: find_recipe(name)
-        for name in (
-            "breast-cancer",
-            "films-audiovisual",
-            "films-autoencoding",
-            "films-video",
-            "furniture",
-            "languages",
-        )
-    },
-    "languages, from raw samples": from_raw_samples(find_recipe("languages")),
-}
+def first_losses(recipe, data):
+    torch.manual_seed(0)
+    model = build_model(recipe.config)
+    if recipe.initialize is not None:
+        recipe.initialize(model, data)
+    return fit(model, recipe, data, seed=0).values
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *(r for r in RECIPES.values() if r.name not in ("sentiment", "text-tasks")),
+        raw_samples(find_recipe("languages")),
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_loss_falls_over_the_first_steps_and_again_the_same_way(recipe):
+    short = dataclasses.replace(recipe, steps=STEPS, warmup_steps=5, batch_size=min(recipe.batch_size, 32))
+    train = data_set(recipe.data).train
+    losses = first_losses(short, train)
+    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:5])
+    assert first_losses(dataclasses.replace(short, steps=3), train)[0] == losses[0]
+
+
+@pytest.mark.parametrize("name", SLOW_TO_FALL)
+def test_loss_falls_on_a_few_examples_seen_again_and_again(name):
+    """Sentiment is too hard to see a fall in as many steps on all of them."""
+    recipe = dataclasses.replace(find_recipe(name), steps=STEPS, warmup_steps=5, batch_size=8)
+    whole = data_set(recipe.data).train
+    few = Split({key: array[:8] for key, array in whole.inputs.items()}, whole.targets[:8], whole.shared)
+    losses = first_losses(recipe, few)
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_every_recipe_has_a_shipped_checkpoint_and_a_promise():
+    assert set(shipped_names()) == set(RECIPES) == {*PROMISED, *ABOVE_CHANCE}
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_loss_falls_over_the_first_steps(name):
-    recipe = dataclasses.replace(RECIPES[name], steps=STEPS, warmup_steps=5)
-    torch.manual_seed(0)
-    losses = fit(build_model(recipe.config), recipe, data_set(recipe.data).train, seed=0).values
-    assert np.mean(losses[-10:]) < 0.95 * np.mean(losses[:5])
+def test_shipped_checkpoint_is_small_and_of_its_recipe(name):
+    weights, recipe = SHIPPED / name / "model.safetensors", find_recipe(name)
+    assert weights.stat().st_size < 2e6
+    assert record(name)["sha256"] == sha256(weights)
+    assert record(name)["hyperparameters"] == recipe.hyperparameters
+    theirs, ours = load_checkpoint(name).config, recipe.config
+    if ours.preprocessing is None:  # then it holds numbers of the data
+        theirs = dataclasses.replace(theirs, preprocessing=None)
+    assert theirs == ours
 
 
-@pytest.mark.parametrize("name", LEAST)
-def test_shipped_checkpoint_is_small_and_reaches_its_recorded_metric(name):
-    folder, data = SHIPPED / name, data_set(name)
-    record = json.loads((folder / "training.json").read_text())
-    recorded = record["metrics"][0]["value"]
-    assert (folder / "model.safetensors").stat().st_size < 2e6
-    assert record["sha256"] == sha256(folder / "model.safetensors")
-    assert recorded >= LEAST[name]
-    assert recorded > record["baseline_metrics"][0]["value"] - MOST_BELOW_BASELINE.get(name, 0)
-    model = load_checkpoint(name)
+@pytest.mark.parametrize("name", RECIPES)
+def test_shipped_checkpoint_reaches_its_recorded_metrics(name):
+    data, model = data_set(name), load_checkpoint(name)
     run = EagerSession(model, model.signature.stage, model.signature.axes).run
-    found = measure(collect_outputs(run, data.test), data.test, data.metrics)[0]
-    assert found.value == pytest.approx(recorded, abs=1.5 / found.examples)  # one example may fall either way
+    for found, recorded in zip(
+        measure(collect_outputs(run, data.test), data.test, data.metrics), record(name)["metrics"], strict=True
+    ):
+        # float32 of another machine: an example may fall either way, other metrics differ in the fourth digit
+        tolerance = {"abs": 2.5 / found.examples} if found.unit == "%" else {"rel": 1e-3}
+        assert found.value == pytest.approx(recorded["value"], **tolerance), found.metric
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_recorded_metric_keeps_what_is_promised(name):
+    metric, baseline = record(name)["metrics"][0], record(name)["baseline_metrics"][0]
+    reaches = operator.ge if metric["higher_is_better"] else operator.le
+    assert reaches(metric["value"], PROMISED[name](baseline["value"]))
+
+
+@pytest.mark.parametrize(("name", "metric"), [(name, i) for name, count in ABOVE_CHANCE.items() for i in range(count)])
+def test_recorded_accuracy_is_above_the_most_frequent_class_beyond_chance(name, metric):
+    """Binomial test, one-sided, p < 0.01."""
+    targets = data_set(name).test.targets.reshape(len(data_set(name).test), -1)[:, metric]
+    correct = round(record(name)["metrics"][metric]["value"] * len(targets))
+    majority = np.bincount(targets).max() / len(targets)
+    assert binomtest(correct, len(targets), majority, alternative="greater").pvalue < 0.01
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", LEAST)
-def test_the_whole_recipe_reaches_what_its_checkpoint_is_promised_to(name, tmp_path):
-    data_set(find_recipe(name).data)
-    assert train_recipe(name, tmp_path / name).metrics[0].value >= LEAST[name]
+@pytest.mark.parametrize("name", PROMISED)
+def test_the_whole_recipe_keeps_what_is_promised(name, tmp_path):
+    data_set(name)
+    result = train_recipe(name, tmp_path / name)
+    metric, baseline = result.metrics[0], result.baseline_metrics[0]
+    reaches = operator.ge if metric.higher_is_better else operator.le
+    assert reaches(metric.value, PROMISED[name](baseline.value))
 
 
 def test_checkpoint_trained_on_share_alike_sound_names_authors_and_licence():
