@@ -71,7 +71,7 @@ def trained() -> str:
                     f"{metric['metric']} {value} ({low} to {high})",
                     f"{format_value(baseline['value'], metric['unit'])}, {record['baseline']}",
                     f"{size / 1e6:.2f} MB" if first else "",
-                    f"{record['seconds'] / 60:.0f} min" if first else "",
+                    f"{record['seconds']:.0f} s" if first else "",
                 ]
             )
     return table(header, rows)

@@ -86,4 +86,4 @@ def test_what_does_not_fit_is_one_paragraph_and_no_trace(bundle, tmp_path):
     assert silent.stderr.startswith(f"Error: {MEDIA / 'silent.mp4'} has no sound track")
     unsaved = run(bundle("video_classification"), MEDIA / "silent.mp4", "--save", tmp_path)
     assert unsaved.exit_code == 2
-    assert "--save is for multimodal_autoencoding" in unsaved.stderr
+    assert "--save is for optical_flow, multimodal_autoencoding" in unsaved.stderr
