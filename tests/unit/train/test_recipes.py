@@ -7,6 +7,7 @@ import functools
 import json
 import operator
 import os
+import platform
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from scipy.stats import binomtest
 
 from perceiver_deploy.bundle import sha256
-from perceiver_deploy.data.datasets import Split, load_dataset
+from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint, shipped_names
@@ -120,6 +121,9 @@ def test_shipped_checkpoint_is_small_and_of_its_recipe(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_checkpoint_reaches_its_recorded_metrics(name):
+    trained_with = record(name)["environment"]["python"]
+    if DATA_SETS[find_recipe(name).data].module == "pydoc_data" and platform.python_version() != trained_with:
+        pytest.skip(f"the test split is text of Python {trained_with}")
     data, model = data_set(name), load_checkpoint(name)
     run = EagerSession(model, model.signature.stage, model.signature.axes).run
     for found, recorded in zip(
