@@ -12,12 +12,14 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.train.recipe import Baseline
 
 
-def logistic_regression(name: str, features: Callable[[Arrays], NDArray[Any]], data: DataSet) -> Baseline:
-    """On standardised features [examples, features] of a data set's inputs."""
+def logistic_regression(
+    name: str, features: Callable[[Arrays], NDArray[Any]], data: DataSet, strength: float = 1.0
+) -> Baseline:
+    """On standardised features [examples, features] of a data set's inputs; `strength` is scikit-learn's C."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=3000))
     classifier.fit(features(data.train.inputs), data.train.targets)
     return Baseline(name, lambda inputs: {"logits": classifier.decision_function(features(inputs))})

@@ -14,6 +14,7 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.furniture import LABELS, PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_deploy.model.input_config import FourierPositions, PointsInput
+from perceiver_deploy.train.baselines import logistic_regression
 from perceiver_deploy.train.recipe import Baseline, Batch, Recipe
 
 _DRAWN_POINTS = 256
@@ -45,9 +46,6 @@ def _augment(batch: Batch, generator: torch.Generator) -> Batch:
 
 def _logistic_regression(data: DataSet) -> Baseline:
     """On the extent along each axis and on shape distributions: distances of random pairs of points (Osada, 2002)."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     def features(inputs: Arrays) -> NDArray[Any]:
         points = inputs["points"]
@@ -58,12 +56,7 @@ def _logistic_regression(data: DataSet) -> Baseline:
         heights = [np.histogram(row, _BINS, (-1, 1))[0] / len(row) for row in points[..., 1]]
         return np.column_stack([*extents, np.array(shares), np.array(heights)])
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    classifier.fit(features(data.train.inputs), data.train.targets)
-    return Baseline(
-        "logistic regression on extents and shape distributions",
-        lambda inputs: {"logits": classifier.decision_function(features(inputs))},
-    )
+    return logistic_regression("logistic regression on extents and shape distributions", features, data, strength=0.1)
 
 
 def _horizontal_extents(points: NDArray[Any]) -> NDArray[Any]:

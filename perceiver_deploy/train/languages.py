@@ -14,6 +14,7 @@ from perceiver_deploy.data.languages import LANGUAGES, PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_deploy.model.input_config import AudioInput, FourierPositions, LogMel
 from perceiver_deploy.model.log_mel import LogMelSpectrogram
+from perceiver_deploy.train.baselines import logistic_regression
 from perceiver_deploy.train.recipe import Baseline, Batch, Recipe
 
 _LOG_MEL = LogMel(sample_rate=PREPROCESSING.sample_rate, num_mels=40, window=256)
@@ -39,10 +40,6 @@ def _augment(batch: Batch, generator: torch.Generator) -> Batch:
 
 def _logistic_regression(data: DataSet) -> Baseline:
     """On the mean and the standard deviation of each mel band over the sound."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     spectrogram = LogMelSpectrogram(_LOG_MEL, PREPROCESSING.samples_per_patch)
 
     def features(inputs: Arrays) -> NDArray[Any]:
@@ -51,9 +48,7 @@ def _logistic_regression(data: DataSet) -> Baseline:
         frames = torch.cat([spectrogram(part) for part in patches.tensor_split(32)]).numpy()
         return np.concatenate([frames.mean(1, where=heard), frames.std(1, where=heard)], axis=-1)
 
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    classifier.fit(features(data.train.inputs), data.train.targets)
-    return Baseline("logistic regression", lambda inputs: {"logits": classifier.decision_function(features(inputs))})
+    return logistic_regression("logistic regression", features, data)
 
 
 RECIPE = Recipe(
