@@ -46,5 +46,7 @@ def _show(console: Console, inspection: Inspection) -> None:
     for graph in inspection.graphs:
         operators = ", ".join(f"{name} {count}" for name, count in graph.operators.items())
         console.print(f"{graph.name} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
+        if graph.rewrites:
+            console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
     if inspection.engines:
         console.print(f"Engines: {', '.join(inspection.engines)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import sys
 import warnings
@@ -16,6 +17,7 @@ from torch import nn
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.attention import TRANSLATIONS
+from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.passes import optimize
 from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
 
@@ -23,8 +25,10 @@ OPSET = 20
 _TRACED_BATCH = 2
 
 
-def trace_model(model: nn.Module, signature: Signature) -> ir.Model:
+def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -> ir.Model:
     """Export `model` (in eval mode) to an optimised ONNX model whose axes carry the signature's names.
+
+    Its metadata has the counts of `passes.optimize` under `REWRITES`.
 
     Raises:
         ExportError: the model cannot be traced, or a declared axis was specialised to a number.
@@ -57,7 +61,7 @@ def trace_model(model: nn.Module, signature: Signature) -> ir.Model:
     assert program.exported_program is not None
     exported = program.model
     _check_bounds(exported, program.exported_program.range_constraints, signature)
-    optimize(exported, signature)
+    exported.metadata_props[REWRITES] = json.dumps(optimize(exported, signature, options))
     _check_axes(exported, signature)
     return exported
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,24 +14,23 @@ import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
-from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
+from perceiver_deploy.bundle import ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError
-from perceiver_deploy.evaluate.grid import Case, shape_grid
-from perceiver_deploy.evaluate.parity import Candidate, Verdict, failure_text, judge
+from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.export.operators import count_operators
+from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import OPSET, trace_model
 from perceiver_deploy.manifest import Manifest, Signature, Variant
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.pipeline.export_gate import keep_evidence, run_gate, write_samples
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
 GATE_SECONDS = 120.0
 ONNX_FILE = "onnx/fp32.onnx"
-_GOLDEN_BYTES = 4 << 20
 _METADATA = "perceiver_deploy."
 
 
@@ -44,6 +42,7 @@ class ExportResult:
     task: str
     parameters: int
     operators: dict[str, int]
+    rewrites: dict[str, int]
     onnx_bytes: int = 0
     verdicts: list[Verdict] = field(default_factory=list)
     capped: list[str] = field(default_factory=list)
@@ -86,25 +85,27 @@ def export_model(
     signature, config = _describe(model)
     log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
     with _in_eval_mode(model):
-        graph = trace_model(model, signature)
+        graph = trace_model(model, signature, GraphOptions())
     _stamp(graph, signature)
     result = ExportResult(
         bundle=str(path),
         task=signature.task,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         operators=count_operators(graph),
+        rewrites=json.loads(graph.metadata_props[REWRITES]),
     )
     with new_bundle(path, replace=force) as staging:
         file = staging.path(ONNX_FILE)
         ir.save(graph, file)
         result.onnx_bytes = file.stat().st_size
-        samples, failed = _gate(
-            Reference(model, signature), signature, config, file, result, gate_seconds if validate else None
-        )
-        if failed is not None:
-            evidence = _keep_evidence(path, file, failed, result.verdicts)
-            raise ParityError(f"{failure_text(result.verdicts)} No bundle was written; {evidence}.")
-        _write_samples(staging, samples)
+        reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
+        with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
+            gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
+        result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
+        if gate.failed is not None:
+            evidence = keep_evidence(path, file, gate.failed, gate.verdicts)
+            raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
+        write_samples(staging, gate.samples)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
@@ -153,46 +154,6 @@ def _stamp(graph: ir.Model, signature: Signature) -> None:
     )
 
 
-def _gate(
-    reference: Reference,
-    signature: Signature,
-    config: PerceiverConfig | None,
-    file: Path,
-    result: ExportResult,
-    seconds: float | None,
-) -> tuple[list[Sample], Sample | None]:
-    """Samples that were run, and the first that failed. With `seconds` None they are made and not judged."""
-    cases, capped = shape_grid(signature), list[Case]()
-    if seconds is None:
-        cases = cases[:2]
-    preprocessing = None if config is None else config.preprocessing
-    samples = []
-    with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
-        candidate = Candidate(session, "fp32", "fp32")
-        for sample in reference.samples(cases, preprocessing, seconds or 0.0, capped):
-            samples.append(sample)
-            if seconds is not None:
-                log.info("Parity gate: case %s", sample.name)
-                verdicts = judge([candidate], sample)
-                result.verdicts += verdicts
-                if not all(verdict.passed for verdict in verdicts):
-                    return samples, sample
-    result.capped = [str(case) for case in capped]
-    return samples, None
-
-
-def _write_samples(staging: Staging, samples: Sequence[Sample]) -> None:
-    """Keep as golden samples those that are small, and the smallest in any case."""
-    sizes = {
-        sample.name: sum(a.nbytes for a in [*sample.inputs.values(), *sample.float64.values()]) for sample in samples
-    }
-    least = min(sizes.values())
-    for sample in samples:
-        if sizes[sample.name] <= max(_GOLDEN_BYTES, least):
-            name = sample.name.replace(", ", "-").replace(" ", "-")
-            sample.save(staging.path(f"samples/{name}.npz"))
-
-
 def _manifest(
     signature: Signature, config: PerceiverConfig | None, result: ExportResult, source: dict[str, Any]
 ) -> Manifest:
@@ -205,7 +166,7 @@ def _manifest(
                 precision="fp32",
                 runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
                 files={"full": ONNX_FILE},
-                recipe={"operators": result.operators},
+                recipe={"operators": result.operators, "rewrites": result.rewrites},
             )
         },
         preprocessing=None if config is None else config.preprocessing,
@@ -222,18 +183,3 @@ def _manifest(
             "gate": "passed" if result.verdicts else "skipped",
         },
     )
-
-
-def _keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> str:
-    """Put graph, failing sample and verdicts into `PATH.failed/`, replacing those of an earlier failure; say where."""
-    evidence = path.with_name(f"{path.name}.failed")
-    if evidence.exists() and not (evidence / "parity.json").exists():
-        return f"the evidence was not kept, because {evidence} holds something else"
-    shutil.rmtree(evidence, ignore_errors=True)
-    evidence.mkdir(parents=True)
-    shutil.copyfile(file, evidence / file.name)
-    sample.save(evidence / "sample.npz")
-    (evidence / "parity.json").write_text(
-        json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n", encoding="utf-8"
-    )
-    return f"the evidence is in {evidence}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One ONNX file: where, how large, and its operators."""
+    """One ONNX file: where, how large, its operators, and how many times each rewrite fired."""
 
     name: str
     file: str
     bytes: int
     operators: dict[str, int]
+    rewrites: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ def _inspect_bundle(bundle: Bundle) -> Inspection:
         axes={name: axis.model_dump() for name, axis in manifest.axes.items()},
         parameters=manifest.provenance.get("parameters", 0),
         graphs=tuple(
-            GraphInfo(name, file, manifest.files[file].bytes, variant.recipe.get("operators", {}))
+            GraphInfo(
+                name,
+                file,
+                manifest.files[file].bytes,
+                variant.recipe.get("operators", {}),
+                variant.recipe.get("rewrites", {}),
+            )
             for name, variant in manifest.variants.items()
             for file in variant.files.values()
         ),
@@ -86,6 +94,7 @@ def _inspect_onnx(path: Path) -> Inspection:
         import onnx_ir as ir
 
         from perceiver_deploy.export.operators import count_operators, count_parameters
+        from perceiver_deploy.export.options import REWRITES
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf raises a family of its own
@@ -97,7 +106,15 @@ def _inspect_onnx(path: Path) -> Inspection:
         outputs=tuple(_info(value) for value in model.graph.outputs),
         axes={},
         parameters=count_parameters(model),
-        graphs=(GraphInfo(model.graph.name or "graph", path.name, path.stat().st_size, count_operators(model)),),
+        graphs=(
+            GraphInfo(
+                model.graph.name or "graph",
+                path.name,
+                path.stat().st_size,
+                count_operators(model),
+                json.loads(model.metadata_props.get(REWRITES, "{}")),
+            ),
+        ),
         engines=(),
         labels=0,
         provenance={

@@ -15,6 +15,7 @@ from perceiver_deploy.errors import BundleError, ParityError, PerceiverDeployErr
 from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.pipeline import export as pipeline
+from perceiver_deploy.pipeline import export_gate
 from perceiver_deploy.pipeline.export import export_model
 from perceiver_deploy.runtimes.loading import load
 from tests.factories import directory_content, image_inputs, relative_l2, small_model
@@ -33,8 +34,8 @@ def change_a_weight(graph, factor):
 def wrong_graphs(monkeypatch):
     """Every traced graph has one weight that is wrong by a tenth of a per cent."""
 
-    def trace_model(model, signature):
-        graph = real_trace(model, signature)
+    def trace_model(model, signature, options):
+        graph = real_trace(model, signature, options)
         change_a_weight(graph, 1.001)
         return graph
 
@@ -105,8 +106,8 @@ def test_any_output_that_fails_fails_the_gate_not_only_the_last(tmp_path, monkey
         (verdict,) = real_judge(candidates, sample)
         return [dataclasses.replace(verdict, output="first", bound=1e-12), verdict]
 
-    real_judge = pipeline.judge
-    monkeypatch.setattr(pipeline, "judge", judge)
+    real_judge = export_gate.judge
+    monkeypatch.setattr(export_gate, "judge", judge)
     with pytest.raises(ParityError):
         export_model(small_model(KIND), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -115,8 +116,8 @@ def test_any_output_that_fails_fails_the_gate_not_only_the_last(tmp_path, monkey
 def test_a_graph_that_breaks_at_run_time_is_an_error_of_ours_and_leaves_no_bundle(tmp_path, monkeypatch):
     """A position table that is too short lets the graph be loaded and fails at the first run."""
 
-    def trace_model(model, signature):
-        graph = real_trace(model, signature)
+    def trace_model(model, signature, options):
+        graph = real_trace(model, signature, options)
         table = next(
             value for value in graph.graph.initializers.values() if "position_embeddings" in (value.name or "")
         )

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from perceiver_deploy.errors import ExportError
+from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.manifest import Signature
 from perceiver_deploy.model.input_config import LearnedPositions, TextInput
@@ -111,7 +112,7 @@ def test_more_blocks_add_nodes_and_no_weights():
     counts, digests = [], []
     for blocks in (1, 2):
         model = perturbed_model(with_encoder(small_config("fourier"), num_blocks=blocks))
-        exported = trace_model(model, model.signature).graph
+        exported = trace_model(model, model.signature, GraphOptions()).graph
         counts.append(sum(node.op_type == "LayerNormalization" for node in exported.all_nodes()))
         arrays = [value.const_value.numpy() for value in exported.initializers.values()]
         digests.append(sorted(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays if array.size > 16))
@@ -207,7 +208,7 @@ def of_class(model_class):
 def test_a_model_that_fixes_or_bounds_an_axis_is_refused_and_the_axis_named(model_class):
     model = of_class(model_class)
     with pytest.raises(ExportError, match=r"axes dynamic|was fixed|branches on a size") as caught:
-        trace_model(model, model.signature)
+        trace_model(model, model.signature, GraphOptions())
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     assert any(name in str(caught.value) for name in ("input_ids", "attention_mask"))
@@ -216,7 +217,7 @@ def test_a_model_that_fixes_or_bounds_an_axis_is_refused_and_the_axis_named(mode
 def test_a_model_that_raises_without_a_message_is_refused():
     model = of_class(Failing)
     with pytest.raises(ExportError, match="could not be traced"):
-        trace_model(model, model.signature)
+        trace_model(model, model.signature, GraphOptions())
 
 
 def test_an_axis_that_the_graph_fixes_to_a_number_is_refused():
@@ -226,7 +227,7 @@ def test_an_axis_that_the_graph_fixes_to_a_number_is_refused():
     output = signature.stage.outputs[0].model_copy(update={"shape": ("batch", "length")})
     stage = signature.stage.model_copy(update={"outputs": (output,)})
     with pytest.raises(ExportError, match="logits was exported as logits with shape"):
-        trace_model(model, Signature(task=signature.task, axes=signature.axes, stage=stage))
+        trace_model(model, Signature(task=signature.task, axes=signature.axes, stage=stage), GraphOptions())
 
 
 def test_an_output_that_is_another_axis_than_declared_is_refused():
@@ -236,12 +237,12 @@ def test_an_output_that_is_another_axis_than_declared_is_refused():
     output = signature.stage.outputs[0].model_copy(update={"shape": ("length", CLASSES)})
     stage = signature.stage.model_copy(update={"outputs": (output,)})
     with pytest.raises(ExportError, match="logits"):
-        trace_model(model, Signature(task=signature.task, axes=signature.axes, stage=stage))
+        trace_model(model, Signature(task=signature.task, axes=signature.axes, stage=stage), GraphOptions())
 
 
 def assert_traced_equals_eager(model, inputs_to_run, tmp_path):
     file = tmp_path / "traced.onnx"
-    ir.save(trace_model(model, model.signature), file)
+    ir.save(trace_model(model, model.signature, GraphOptions()), file)
     double = copy.deepcopy(model).double()
     with OnnxRuntimeSession(file, model.signature.stage, model.signature.axes) as session:
         for inputs in inputs_to_run:
@@ -272,6 +273,6 @@ def test_a_text_model_of_two_tokens_at_most_keeps_its_axes_free(tmp_path):
 def test_tracing_leaves_the_model_as_it_was():
     model = small_model("conv")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trace_model(model, model.signature)
+    trace_model(model, model.signature, GraphOptions())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not model.training
