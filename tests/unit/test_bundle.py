@@ -459,16 +459,18 @@ def checked_version(path):
 
 @pytest.mark.parametrize("how", ["new", "change"])
 def test_a_writer_killed_at_any_moment_leaves_an_old_or_a_new_bundle_whole(path, how):
-    reached = 0
-    for kill in range(10):
+    reached = kills = 0
+    deadline = time.monotonic() + 60
+    while kills < 10 or reached <= 10:  # writes are completed in between, so the kills hit at different places
+        assert time.monotonic() < deadline, f"{kills} kills, and only {reached} writes completed"
         with start_writer(how, path, reached + 1, -1) as writer:
             assert writer.stdout.readline() == "ready\n"
-            time.sleep(0.013 * (1 + kill * 7 % 10))  # from within the first write to after several
+            time.sleep(0.013 * (1 + kills * 7 % 10))  # from within the first write to after several
             writer.send_signal(signal.SIGKILL)
+        kills += 1
         version = checked_version(path)
         assert version >= reached
         reached = version
-    assert reached > 10  # writes were completed in between, so the kills hit at different places
     change(path, 0)  # what the killed writers left behind is in nobody's way
     write(path, 1, replace=True)
     assert checked_version(path) == 1
