@@ -79,7 +79,8 @@ def _show(console: Console, result: ExportResult) -> None:
         console.print("Parity was not checked (--no-validate).")
     if result.capped:
         console.print(f"Left out for time: {'; '.join(result.capped)}")
-    console.print(
-        f"Wrote {result.bundle}: {result.task}, {result.parameters:,} parameters, "
-        f"{sum(result.operators.values())} nodes, {megabytes(result.onnx_bytes)} of ONNX."
+    graphs = ", ".join(
+        f"{stage} of {sum(graph.operators.values())} nodes and {megabytes(graph.bytes)}"
+        for stage, graph in result.graphs.items()
     )
+    console.print(f"Wrote {result.bundle}: {result.task}, {result.parameters:,} parameters; ONNX: {graphs}.")

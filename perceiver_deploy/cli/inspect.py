@@ -45,7 +45,7 @@ def _show(console: Console, inspection: Inspection) -> None:
         console.print(make_table("Axes", ("axis", "min", "opt", "max", "multiple of"), axes))
     for graph in inspection.graphs:
         operators = ", ".join(f"{name} {count}" for name, count in graph.operators.items())
-        console.print(f"{graph.name} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
+        console.print(f"{graph.name} {graph.stage} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
     if inspection.engines:

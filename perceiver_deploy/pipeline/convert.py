@@ -90,7 +90,7 @@ def convert_bundle(
             source=_SOURCE,
             files={"full": relative},
             recipe={
-                "operators": count_operators(graph),
+                "graphs": {"full": {"operators": count_operators(graph)}},
                 "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
                 "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data.rows(slice(None)))},
                 "weight_gemms": report.weight_gemms,

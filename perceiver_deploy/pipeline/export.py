@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
-from perceiver_deploy.bundle import ensure_absent, new_bundle
+from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import OPSET, trace_model
-from perceiver_deploy.manifest import Manifest, Signature, Variant
+from perceiver_deploy.manifest import Manifest, Signature, StageName, Variant
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
@@ -30,8 +30,27 @@ from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
 GATE_SECONDS = 120.0
-ONNX_FILE = "onnx/fp32.onnx"
+_VARIANT = "fp32"
 _METADATA = "perceiver_deploy."
+
+
+@dataclass(frozen=True)
+class ExportedStage:
+    """A stage of a model: the module that is traced, and what it takes and gives."""
+
+    name: StageName
+    module: nn.Module
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """The ONNX file of a stage: where in the bundle, its size, its operators, and how often each rewrite fired."""
+
+    file: str
+    bytes: int
+    operators: dict[str, int]
+    rewrites: dict[str, int]
 
 
 @dataclass
@@ -41,15 +60,17 @@ class ExportResult:
     bundle: str
     task: str
     parameters: int
-    operators: dict[str, int]
-    rewrites: dict[str, int]
-    onnx_bytes: int = 0
+    graphs: dict[StageName, ExportedGraph] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     capped: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return {**self.__dict__, "verdicts": [verdict.to_json() for verdict in self.verdicts]}
+        return {
+            **self.__dict__,
+            "graphs": {name: asdict(graph) for name, graph in self.graphs.items()},
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+        }
 
 
 def export_model(
@@ -61,6 +82,7 @@ def export_model(
     validate: bool = True,
     weights: bool = True,
     gate_seconds: float = GATE_SECONDS,
+    options: GraphOptions | None = None,
 ) -> ExportResult:
     """Write a bundle with the `fp32` variant.
 
@@ -74,6 +96,7 @@ def export_model(
         validate: run the gate: onnxruntime against eager float64 over the grid.
         weights: put the source model's weights in the bundle.
         gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
+        options: how the graphs are written.
 
     Raises:
         CheckpointError, BundleError, ExportError: nothing was written.
@@ -83,35 +106,39 @@ def export_model(
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
-    log.info("Tracing %s to ONNX opset %d", signature.task, OPSET)
-    with _in_eval_mode(model):
-        graph = trace_model(model, signature, GraphOptions())
-    _stamp(graph, signature)
-    result = ExportResult(
-        bundle=str(path),
-        task=signature.task,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        operators=count_operators(graph),
-        rewrites=json.loads(graph.metadata_props[REWRITES]),
-    )
+    stages = [ExportedStage("full", model, signature)]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
-        file = staging.path(ONNX_FILE)
-        ir.save(graph, file)
-        result.onnx_bytes = file.stat().st_size
+        with _in_eval_mode(model):
+            for stage in stages:
+                result.graphs[stage.name] = _write_graph(stage, staging, options or GraphOptions())
+        files = [staging.root / graph.file for graph in result.graphs.values()]
         reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
-        with OnnxRuntimeSession(file, signature.stage, signature.axes) as session:
+        with OnnxRuntimeSession(files[0], signature.stage, signature.axes) as session:
             gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
         result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
         if gate.failed is not None:
-            evidence = keep_evidence(path, file, gate.failed, gate.verdicts)
+            evidence = keep_evidence(path, files, gate.failed, gate.verdicts)
             raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
         write_samples(staging, gate.samples)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
                 save_weights(model, staging.root)
-        staging.finish(_manifest(signature, config, result, source))
+        staging.finish(_manifest(stages, config, result, source))
     return result
+
+
+def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) -> ExportedGraph:
+    """Trace a stage into `onnx/fp32.onnx` (stage `full`) or `onnx/fp32.STAGE.onnx`."""
+    log.info("Tracing %s of %s to ONNX opset %d", stage.name, stage.signature.task, OPSET)
+    graph = trace_model(stage.module, stage.signature, options)
+    _stamp(graph, stage)
+    file = f"onnx/{_VARIANT}.onnx" if stage.name == "full" else f"onnx/{_VARIANT}.{stage.name}.onnx"
+    ir.save(graph, staging.path(file))
+    size = (staging.root / file).stat().st_size
+    return ExportedGraph(file, size, count_operators(graph), json.loads(graph.metadata_props[REWRITES]))
 
 
 def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -145,28 +172,29 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _stamp(graph: ir.Model, signature: Signature) -> None:
+def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
     graph.producer_name, graph.producer_version = "perceiver-deploy", perceiver_deploy.__version__
-    graph.metadata_props[_METADATA + "task"] = signature.task
-    graph.metadata_props[_METADATA + "stage"] = "full"
+    graph.metadata_props[_METADATA + "task"] = stage.signature.task
+    graph.metadata_props[_METADATA + "stage"] = stage.name
     graph.metadata_props[_METADATA + "axes"] = json.dumps(
-        {name: axis.model_dump() for name, axis in signature.axes.items()}
+        {name: axis.model_dump() for name, axis in stage.signature.axes.items()}
     )
 
 
 def _manifest(
-    signature: Signature, config: PerceiverConfig | None, result: ExportResult, source: dict[str, Any]
+    stages: Sequence[ExportedStage], config: PerceiverConfig | None, result: ExportResult, source: dict[str, Any]
 ) -> Manifest:
+    counts = {name: {"operators": graph.operators, "rewrites": graph.rewrites} for name, graph in result.graphs.items()}
     return Manifest(
-        task=signature.task,
-        axes=signature.axes,
-        stages={"full": signature.stage},
+        task=result.task,
+        axes={name: axis for stage in stages for name, axis in stage.signature.axes.items()},
+        stages={stage.name: stage.signature.stage for stage in stages},
         variants={
-            "fp32": Variant(
+            _VARIANT: Variant(
                 precision="fp32",
                 runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
-                files={"full": ONNX_FILE},
-                recipe={"operators": result.operators, "rewrites": result.rewrites},
+                files={name: graph.file for name, graph in result.graphs.items()},
+                recipe={"graphs": counts},
             )
         },
         preprocessing=None if config is None else config.preprocessing,

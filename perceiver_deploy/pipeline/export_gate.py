@@ -67,14 +67,15 @@ def write_samples(staging: Staging, samples: Sequence[Sample]) -> None:
             sample.save(staging.path(f"samples/{name}.npz"))
 
 
-def keep_evidence(path: Path, file: Path, sample: Sample, verdicts: Sequence[Verdict]) -> str:
-    """Put graph, failing sample and verdicts into `PATH.failed/`, replacing those of an earlier failure; say where."""
+def keep_evidence(path: Path, files: Sequence[Path], sample: Sample, verdicts: Sequence[Verdict]) -> str:
+    """Put graphs, failing sample and verdicts into `PATH.failed/`, replacing those of an earlier failure; say where."""
     evidence = path.with_name(f"{path.name}.failed")
     if evidence.exists() and not (evidence / "parity.json").exists():
         return f"the evidence was not kept, because {evidence} holds something else"
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
-    shutil.copyfile(file, evidence / file.name)
+    for file in files:
+        shutil.copyfile(file, evidence / file.name)
     sample.save(evidence / "sample.npz")
     (evidence / "parity.json").write_text(
         json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n", encoding="utf-8"

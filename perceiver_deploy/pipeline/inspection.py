@@ -9,6 +9,7 @@ from typing import Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.manifest import Manifest, StageName
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One ONNX file: where, how large, its operators, and how many times each rewrite fired."""
+    """One ONNX file: its variant and stage, where, how large, its operators, and how many times each rewrite fired."""
 
     name: str
+    stage: str
     file: str
     bytes: int
     operators: dict[str, int]
@@ -73,19 +75,20 @@ def _inspect_bundle(bundle: Bundle) -> Inspection:
         axes={name: axis.model_dump() for name, axis in manifest.axes.items()},
         parameters=manifest.provenance.get("parameters", 0),
         graphs=tuple(
-            GraphInfo(
-                name,
-                file,
-                manifest.files[file].bytes,
-                variant.recipe.get("operators", {}),
-                variant.recipe.get("rewrites", {}),
-            )
+            _graph_info(name, stage, file, manifest)
             for name, variant in manifest.variants.items()
-            for file in variant.files.values()
+            for stage, file in variant.files.items()
         ),
         engines=tuple(manifest.engines),
         labels=len(manifest.labels or ()),
         provenance=manifest.provenance,
+    )
+
+
+def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
+    counts = manifest.variants[name].recipe.get("graphs", {}).get(stage, {})
+    return GraphInfo(
+        name, stage, file, manifest.files[file].bytes, counts.get("operators", {}), counts.get("rewrites", {})
     )
 
 
@@ -109,6 +112,7 @@ def _inspect_onnx(path: Path) -> Inspection:
         graphs=(
             GraphInfo(
                 model.graph.name or "graph",
+                model.metadata_props.get("perceiver_deploy.stage", "full"),
                 path.name,
                 path.stat().st_size,
                 count_operators(model),
