@@ -33,17 +33,17 @@ def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -
     Raises:
         ExportError: the model cannot be traced, or a declared axis was specialised to a number.
     """
-    inputs = [_example(spec, signature.axes) for spec in signature.stage.inputs]
-    dynamic = [
-        {index: torch.export.Dim.DYNAMIC for index, size in enumerate(spec.shape) if isinstance(size, str)}
+    inputs = {spec.name: _example(spec, signature.axes) for spec in signature.stage.inputs}
+    dynamic = {
+        spec.name: {index: torch.export.Dim.DYNAMIC for index, size in enumerate(spec.shape) if isinstance(size, str)}
         for spec in signature.stage.inputs
-    ]
+    }
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 model,
-                tuple(inputs),
-                dynamic_shapes=tuple(dynamic),
+                kwargs=inputs,
+                dynamic_shapes=dynamic,
                 input_names=[spec.name for spec in signature.stage.inputs],
                 output_names=[spec.name for spec in signature.stage.outputs],
                 opset_version=OPSET,

@@ -23,8 +23,10 @@ class TextInputAdapter(nn.Module):
         for embedding in (self.embeddings, self.position_embeddings):
             nn.init.trunc_normal_(embedding.weight, std=initializer_range)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Embed tokens at their positions from 0."""
+    def forward(self, input_ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Embed tokens at their `positions` [length], by default from 0."""
+        if positions is not None:
+            return self.embeddings(input_ids) + self.position_embeddings(positions)
         return self.embeddings(input_ids) + self.position_embeddings.weight.narrow(0, 0, input_ids.shape[1])
 
 

@@ -23,11 +23,17 @@ class FlowInputAdapter(nn.Module):
         self.positions = FourierEncoding(config.positions)
         self.channels = config.channels + self.positions.channels
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Both frames' patches of a pixel, projected, and its position."""
+    def forward(self, patches: Tensor, points: Tensor | None = None) -> Tensor:
+        """Both frames' patches of a pixel, projected, and its position; of the `points` [tokens] where they are given.
+
+        Points are flat indices into [height, width].
+        """
         batch, _, _, height, width = patches.shape
-        features = self.projection(patches.permute(0, 3, 4, 1, 2).flatten(3)).flatten(1, 2)
-        positions = self.positions((height, width), features).expand(batch, -1, -1)
+        if points is None:
+            features = self.projection(patches.permute(0, 3, 4, 1, 2).flatten(3)).flatten(1, 2)
+        else:
+            features = self.projection(patches.flatten(3).index_select(3, points).permute(0, 3, 1, 2).flatten(2))
+        positions = self.positions((height, width), features, points).expand(batch, -1, -1)
         return torch.cat([features, positions], dim=-1)
 
 

@@ -6,6 +6,7 @@ Fourier features are float32 by definition, whatever the dtype of the model, as 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,18 +34,32 @@ def grid_positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
-def indexed_positions(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
+def positions_at(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """Rows of `grid_positions(sizes)` at flat indices [queries], without making the others."""
+    axes = [linear_positions(size, indices.device) for size in sizes]
+    return torch.stack([axis[index] for axis, index in zip(axes, _unravel(indices, sizes), strict=True)], dim=-1)
+
+
+def indexed_positions(indices: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
     """Positions float32 [queries, dimensions] of flat indices [queries] into a grid: -1 + 2 * index / size.
 
-    This is the grid that DeepMind decodes subsampled outputs on; it differs from that of `linear_positions`.
+    This is the grid that DeepMind decodes subsampled outputs on; it differs from that of `linear_positions`. Sizes are
+    numbers, or int64 scalars.
     """
-    positions = []
-    rest = indices
+    indices_by_axis = _unravel(indices, sizes)
+    return torch.stack(
+        [-1 + (2 * index).to(torch.float32) / size for index, size in zip(indices_by_axis, sizes, strict=True)], dim=-1
+    )
+
+
+def _unravel(indices: Tensor, sizes: Sequence[int | Tensor]) -> list[Tensor]:
+    """The index along each axis of flat indices into a grid."""
+    unravelled = []
     for size in reversed(sizes):
-        above = torch.div(rest, size, rounding_mode="floor")
-        positions.append(-1 + (2 * (rest - above * size)).to(torch.float32) / size)
-        rest = above
-    return torch.stack(positions[::-1], dim=-1)
+        above = torch.div(indices, size, rounding_mode="floor")
+        unravelled.append(indices - above * size)
+        indices = above
+    return unravelled[::-1]
 
 
 class FourierEncoding(nn.Module):
@@ -63,9 +78,13 @@ class FourierEncoding(nn.Module):
             for size in config.max_resolution
         ]
 
-    def forward(self, sizes: tuple[int, ...], like: Tensor) -> Tensor:
-        """Features [points, channels] of a grid of these sizes, on the device and in the dtype of `like`."""
-        return self.features(grid_positions(sizes, like.device)).to(like.dtype)
+    def forward(self, sizes: tuple[int, ...], like: Tensor, points: Tensor | None = None) -> Tensor:
+        """Features [points, channels] of a grid of these sizes, on the device and in the dtype of `like`.
+
+        Those of the flat indices `points` where they are given.
+        """
+        positions = grid_positions(sizes, like.device) if points is None else positions_at(points, sizes)
+        return self.features(positions).to(like.dtype)
 
     def features(self, positions: Tensor) -> Tensor:
         """Features float32 [..., channels] of positions float32 [..., dimensions]."""

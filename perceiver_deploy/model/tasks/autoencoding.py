@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
@@ -14,6 +16,7 @@ from perceiver_deploy.model.media_adapters import MultimodalInputAdapter
 from perceiver_deploy.model.positions import FourierEncoding, indexed_positions
 from perceiver_deploy.model.tasks.classification import BATCH
 from perceiver_deploy.model.tasks.media import audio_input, video_and_audio, video_input
+from perceiver_deploy.model.tasks.stages import split_signature
 
 _OPT_QUERIES = 2048
 
@@ -76,13 +79,46 @@ class MultimodalAutoencoder(nn.Module):
         stage = Stage(inputs=(image, audio, label, image_points, audio_points), outputs=outputs)
         return Signature(task=self.config.task, axes=axes, stage=stage)
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes points, and `clip_size` (frames, height, width, patches of sound), which they are in."""
+        full = self.signature
+        points = tuple(
+            TensorSpec(name=name, dtype="int64", shape=(axis,), minimum=0)
+            for name, axis in (("image_points", "queries_image"), ("audio_points", "queries_audio"))
+        )
+        clip_size = TensorSpec(name="clip_size", dtype="int64", shape=(4,), minimum=1)
+        return split_signature(full, self.config, data=["image", "audio", "label"], queries=(*points, clip_size))
+
     def forward(
         self, image: Tensor, audio: Tensor, label: Tensor, image_points: Tensor, audio_points: Tensor
     ) -> dict[str, Tensor]:
         """Inputs and outputs are those of the signature."""
-        latents = self.encoder(self.input_adapter({"image": image, "audio": audio, "label": label}))
-        grid = (image.shape[1], image.shape[3], image.shape[4])
+        latents = self.encode(image, audio, label)["latents"]
         patches = audio.shape[1] // self.audio.samples_per_patch
+        return self._answer(
+            latents, image_points, audio_points, (image.shape[1], image.shape[3], image.shape[4]), patches
+        )
+
+    def encode(self, image: Tensor, audio: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """`image`, `audio` and `label` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter({"image": image, "audio": audio, "label": label}))}
+
+    def decode(
+        self, latents: Tensor, image_points: Tensor, audio_points: Tensor, clip_size: Tensor
+    ) -> dict[str, Tensor]:
+        """`latents` to the signature's outputs at points of a clip of the size `clip_size` [4]."""
+        frames, height, width, patches = clip_size.unbind()
+        return self._answer(latents, image_points, audio_points, (frames, height, width), patches)
+
+    def _answer(
+        self,
+        latents: Tensor,
+        image_points: Tensor,
+        audio_points: Tensor,
+        grid: Sequence[int | Tensor],
+        patches: int | Tensor,
+    ) -> dict[str, Tensor]:
         queries = self.output_queries(image_points, audio_points, grid, patches, latents.dtype)
         decoded = self.decoder(latents, queries)
         sizes = [audio_points.shape[0], image_points.shape[0], 1]
@@ -122,7 +158,12 @@ class MultimodalQueries(nn.Module):
             nn.init.trunc_normal_(parameter, std=config.initializer_range)
 
     def forward(
-        self, image_points: Tensor, audio_points: Tensor, grid: tuple[int, int, int], patches: int, dtype: torch.dtype
+        self,
+        image_points: Tensor,
+        audio_points: Tensor,
+        grid: Sequence[int | Tensor],
+        patches: int | Tensor,
+        dtype: torch.dtype,
     ) -> Tensor:
         """Points are flat indices into `grid` (frames, height, width) and into `patches`."""
         audio = self.audio_positions.features(indexed_positions(audio_points, (patches,))).to(dtype)

@@ -1,19 +1,20 @@
-"""What all classifiers share: tokens to latents to class logits."""
+"""What all classifiers share: tokens to latents, latents to class logits."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import MeanDecoder, PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
+from perceiver_deploy.model.tasks.stages import split_signature
 
 BATCH = Axis(opt=1)
 
 
 class Classifier(nn.Module):
-    """Base of the classifiers: `input_adapter` makes tokens, which `classify` turns into logits."""
+    """Base of the classifiers, whose `encode` makes tokens and hands them to `encode_tokens`."""
 
     def __init__(self, config: PerceiverConfig, input_adapter: nn.Module, input_channels: int) -> None:
         super().__init__()
@@ -28,9 +29,23 @@ class Classifier(nn.Module):
         else:
             self.decoder = MeanDecoder(config, config.decoder)
 
-    def classify(self, tokens: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Tokens [batch, tokens, channels] and mask [batch, tokens] to `logits` [batch, classes]."""
-        latents = self.encoder(tokens, mask)
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        raise NotImplementedError
+
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the latents alone."""
+        signature = self.signature
+        return split_signature(signature, self.config, data=[spec.name for spec in signature.stage.inputs])
+
+    def encode_tokens(self, tokens: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Tokens [batch, tokens, channels] and mask [batch, tokens] to `latents` [batch, num_latents, d_latents]."""
+        return {"latents": self.encoder(tokens, mask)}
+
+    def decode(self, latents: Tensor) -> dict[str, Tensor]:
+        """`latents` to `logits` [batch, classes]."""
         if isinstance(self.decoder, MeanDecoder):
             return {"logits": self.decoder(latents)}
         assert self.decoder.queries is not None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
 from perceiver_deploy.model.input_config import FlowInput
 from perceiver_deploy.model.media_adapters import FLOW_PATCH_CHANNELS, FlowInputAdapter
 from perceiver_deploy.model.tasks.classification import BATCH
+from perceiver_deploy.model.tasks.stages import split_signature
 
+_OPT_QUERIES = 8192
 _RESCALE = 100.0
 """The published model divides its output by this; multiplied by 20, it is in pixels."""
 
@@ -46,8 +48,31 @@ class OpticalFlowModel(nn.Module):
             stage=Stage(inputs=(patches,), outputs=(flow,)),
         )
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the points to answer, flat indices of pixels, and the patches that their queries are."""
+        full = self.signature
+        points = TensorSpec(name="points", dtype="int64", shape=("queries",), minimum=0, maximum="height*width-1")
+        height, width = full.axes["height"].opt, full.axes["width"].opt
+        return split_signature(
+            full,
+            self.config,
+            data=["patches"],
+            queries=(*full.stage.inputs, points),
+            outputs=(TensorSpec(name="flow", dtype="float32", shape=("batch", "queries", 2)),),
+            axes={"queries": Axis(opt=min(_OPT_QUERIES, height * width))},
+        )
+
     def forward(self, patches: Tensor) -> dict[str, Tensor]:
         """`patches` [batch, 2, 27, height, width] to `flow` [batch, height, width, 2]."""
         tokens = self.input_adapter(patches)
         flow = self.decoder(self.encoder(tokens), tokens) / _RESCALE
         return {"flow": flow.unflatten(1, (patches.shape[3], patches.shape[4]))}
+
+    def encode(self, patches: Tensor) -> dict[str, Tensor]:
+        """`patches` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter(patches))}
+
+    def decode(self, latents: Tensor, patches: Tensor, points: Tensor) -> dict[str, Tensor]:
+        """`latents` to `flow` [batch, queries, 2] at the `points` [queries] of the `patches` they are of."""
+        return {"flow": self.decoder(latents, self.input_adapter(patches, points)) / _RESCALE}

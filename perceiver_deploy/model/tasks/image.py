@@ -35,4 +35,8 @@ class ImageClassifier(Classifier):
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """`pixel_values` [batch, 3, height, width] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(pixel_values))
+        return self.decode(**self.encode(pixel_values))
+
+    def encode(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """`pixel_values` to `latents`."""
+        return self.encode_tokens(self.input_adapter(pixel_values))

@@ -29,7 +29,11 @@ class AudioClassifier(Classifier):
 
     def forward(self, audio: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`audio` [batch, samples, 1], `attention_mask` [batch, samples / patch] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(audio, attention_mask), attention_mask)
+        return self.decode(**self.encode(audio, attention_mask))
+
+    def encode(self, audio: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`audio`, `attention_mask` to `latents`."""
+        return self.encode_tokens(self.input_adapter(audio, attention_mask), attention_mask)
 
 
 class VideoClassifier(Classifier):
@@ -49,7 +53,11 @@ class VideoClassifier(Classifier):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """`image` [batch, frames, 3, height, width] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(image))
+        return self.decode(**self.encode(image))
+
+    def encode(self, image: Tensor) -> dict[str, Tensor]:
+        """`image` to `latents`."""
+        return self.encode_tokens(self.input_adapter(image))
 
 
 class AudiovisualClassifier(Classifier):
@@ -70,7 +78,11 @@ class AudiovisualClassifier(Classifier):
 
     def forward(self, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
         """`image` [batch, frames, 3, height, width], `audio` [batch, samples, 1] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter({"image": image, "audio": audio}))
+        return self.decode(**self.encode(image, audio))
+
+    def encode(self, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """`image`, `audio` to `latents`."""
+        return self.encode_tokens(self.input_adapter({"image": image, "audio": audio}))
 
 
 def video_and_audio(config: MultimodalInput) -> tuple[VideoInput, AudioInput]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
 from perceiver_deploy.model.input_config import EntitiesInput, PointsInput
 from perceiver_deploy.model.set_adapters import EntitiesInputAdapter, PointsInputAdapter
 from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
+from perceiver_deploy.model.tasks.stages import split_signature
 
 
 class PointCloudClassifier(Classifier):
@@ -32,7 +33,11 @@ class PointCloudClassifier(Classifier):
 
     def forward(self, points: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`points` [batch, points, 3], `attention_mask` [batch, points] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(points), attention_mask)
+        return self.decode(**self.encode(points, attention_mask))
+
+    def encode(self, points: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`points`, `attention_mask` to `latents`."""
+        return self.encode_tokens(self.input_adapter(points), attention_mask)
 
 
 class EntitiesModel(nn.Module):
@@ -69,10 +74,26 @@ class EntitiesModel(nn.Module):
             stage=Stage(inputs=(entities, mask_spec("batch", "entities")), outputs=outputs),
         )
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the entities too, because each is a query."""
+        full = self.signature
+        return split_signature(full, self.config, data=["entities", "attention_mask"], queries=full.stage.inputs)
+
     def forward(self, entities: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`entities` [batch, entities, features], `attention_mask` [batch, entities] to the signature's outputs."""
         tokens = self.input_adapter(entities)
-        latents = self.encoder(tokens, attention_mask)
+        return self._answer(self.encoder(tokens, attention_mask), tokens, attention_mask)
+
+    def encode(self, entities: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`entities`, `attention_mask` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter(entities), attention_mask)}
+
+    def decode(self, latents: Tensor, entities: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`latents` and the entities they are of to the signature's outputs."""
+        return self._answer(latents, self.input_adapter(entities), attention_mask)
+
+    def _answer(self, latents: Tensor, tokens: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         assert self.decoder.queries is not None
         queries = torch.cat([self.decoder.queries[:1].expand(tokens.shape[0], -1, -1), tokens], dim=1)
         decoded = self.decoder(latents, queries)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
 from perceiver_deploy.model.input_adapters import TextInputAdapter
 from perceiver_deploy.model.input_config import TextInput
 from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
+from perceiver_deploy.model.tasks.stages import split_signature
 
 _OPT_LENGTH = 512
 
@@ -32,6 +33,7 @@ class MaskedLanguageModel(nn.Module):
         self.input_adapter = TextInputAdapter(config.input, config.initializer_range)
         self.encoder = PerceiverEncoder(config, self.input_adapter.channels)
         self.decoder = PerceiverDecoder(config, config.decoder)
+        self.masks_queries = config.semantics.masked_queries == "zeros"
         self.output_bias = None
         if config.decoder.output_channels is None:
             self.output_bias = nn.Parameter(torch.zeros(config.input.vocab_size))
@@ -46,13 +48,61 @@ class MaskedLanguageModel(nn.Module):
             task=self.config.task, axes={"batch": BATCH, **axes}, stage=Stage(inputs=inputs, outputs=(logits,))
         )
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the positions to answer, and their part of the inputs where the queries depend on them."""
+        assert isinstance(self.config.input, TextInput)
+        full = self.signature
+        shape = ("batch", "queries")
+        queries = [
+            TensorSpec(
+                name="positions", dtype="int64", shape=("queries",), minimum=0, maximum=self.config.input.max_length - 1
+            )
+        ]
+        if self.masks_queries:
+            queries.append(mask_spec(*shape))
+        if self.decoder.queries is None:
+            queries.append(full.stage.inputs[0].model_copy(update={"shape": shape}))
+        (logits,) = full.stage.outputs
+        return split_signature(
+            full,
+            self.config,
+            data=["input_ids", "attention_mask"],
+            queries=tuple(queries),
+            outputs=(logits.model_copy(update={"shape": (*shape, logits.shape[-1])}),),
+            axes={"queries": Axis(opt=full.axes["length"].opt)},
+        )
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, length, vocab]."""
         tokens = self.input_adapter(input_ids)
         latents = self.encoder(tokens, attention_mask)
         queries = tokens if self.decoder.queries is None else self.decoder.queries.narrow(0, 0, input_ids.shape[1])
-        masks_queries = self.config.semantics.masked_queries == "zeros"
-        decoded = self.decoder(latents, queries, attention_mask if masks_queries else None)
+        return self._answer(latents, queries, attention_mask if self.masks_queries else None)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter(input_ids), attention_mask)}
+
+    def decode(
+        self,
+        latents: Tensor,
+        positions: Tensor,
+        attention_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """`latents` to `logits` [batch, queries, vocab] at the `positions` [queries] of the text.
+
+        `attention_mask` and `input_ids` [batch, queries] are what stands there, where the signature asks for them.
+        """
+        if self.decoder.queries is None:
+            queries = self.input_adapter(input_ids, positions)
+        else:
+            queries = self.decoder.queries[positions]
+        return self._answer(latents, queries, attention_mask)
+
+    def _answer(self, latents: Tensor, queries: Tensor, query_mask: Tensor | None) -> dict[str, Tensor]:
+        decoded = self.decoder(latents, queries, query_mask)
         if self.output_bias is None:
             return {"logits": decoded}
         return {"logits": decoded @ self.input_adapter.embeddings.weight.T + self.output_bias}
@@ -89,7 +139,11 @@ class TextClassifier(Classifier):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, classes]."""
-        return self.classify(self.input_adapter(input_ids), attention_mask)
+        return self.decode(**self.encode(input_ids, attention_mask))
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` to `latents`."""
+        return self.encode_tokens(self.input_adapter(input_ids), attention_mask)
 
 
 class MultitaskTextModel(nn.Module):
@@ -119,9 +173,23 @@ class MultitaskTextModel(nn.Module):
         logits = TensorSpec(name="logits", dtype="float32", shape=("batch", "queries", classes(self.config)))
         return Signature(task=self.config.task, axes=axes, stage=Stage(inputs=(*inputs, tasks), outputs=(logits,)))
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the tasks."""
+        full = self.signature
+        tasks = full.stage.inputs[-1:]
+        return split_signature(full, self.config, data=["input_ids", "attention_mask"], queries=tasks)
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor, task_ids: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [batch, length], `task_ids` [queries] to `logits` [batch, queries, classes]."""
-        latents = self.encoder(self.input_adapter(input_ids), attention_mask)
+        return self.decode(**self.encode(input_ids, attention_mask), task_ids=task_ids)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter(input_ids), attention_mask)}
+
+    def decode(self, latents: Tensor, task_ids: Tensor) -> dict[str, Tensor]:
+        """`latents`, `task_ids` to `logits`."""
         assert self.decoder.queries is not None
         return {"logits": self.decoder(latents, self.decoder.queries[task_ids])}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
+from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
 from perceiver_deploy.model.input_config import TokensInput
 from perceiver_deploy.model.tasks.classification import BATCH, mask_spec
+from perceiver_deploy.model.tasks.stages import split_signature
 
 
 class TokensModel(nn.Module):
@@ -43,6 +44,21 @@ class TokensModel(nn.Module):
             stage=Stage(inputs=(tokens, mask_spec("batch", "length"), queries), outputs=(outputs,)),
         )
 
+    @property
+    def stages(self) -> dict[StageName, Signature]:
+        """The decoder takes the queries."""
+        full = self.signature
+        queries = full.stage.inputs[-1:]
+        return split_signature(full, self.config, data=["tokens", "attention_mask"], queries=queries)
+
     def forward(self, tokens: Tensor, attention_mask: Tensor, queries: Tensor) -> dict[str, Tensor]:
         """Inputs and outputs are those of the signature."""
-        return {"outputs": self.decoder(self.encoder(tokens, attention_mask), queries)}
+        return self.decode(**self.encode(tokens, attention_mask), queries=queries)
+
+    def encode(self, tokens: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """`tokens`, `attention_mask` to `latents`."""
+        return {"latents": self.encoder(tokens, attention_mask)}
+
+    def decode(self, latents: Tensor, queries: Tensor) -> dict[str, Tensor]:
+        """`latents`, `queries` to `outputs`."""
+        return {"outputs": self.decoder(latents, queries)}
