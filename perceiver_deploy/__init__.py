@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perceiver_deploy.pipeline.export import export_model
     from perceiver_deploy.pipeline.validate import validate_bundle
     from perceiver_deploy.runtimes.loading import load
+    from perceiver_deploy.runtimes.queries import run_in_chunks
     from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __all__ = [
     "export_model",
     "load",
     "reconstruct_clip",
+    "run_in_chunks",
     "validate_bundle",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "export_model": "perceiver_deploy.pipeline.export",
     "load": "perceiver_deploy.runtimes.loading",
     "reconstruct_clip": "perceiver_deploy.runtimes.reconstruction",
+    "run_in_chunks": "perceiver_deploy.runtimes.queries",
     "validate_bundle": "perceiver_deploy.pipeline.validate",
 }
 

@@ -88,7 +88,7 @@ class TensorSpec(Strict):
     """One input or output: name, NumPy dtype, shape, and the values it may take.
 
     A size is a number, the name of an axis, or an expression of axes (`16*queries_audio`, `samples/16`); `maximum` may
-    be an expression too (`frames*height*width-1`). See `evaluate_size`.
+    be an expression too (`frames*height*width-1`), also of values of an input (`clip_size[3]-1`). See `evaluate_size`.
     """
 
     name: str
@@ -117,7 +117,7 @@ def evaluate_size(size: int | str, sizes: Mapping[str, int]) -> int:
         return size
     product, _, subtracted = size.partition("-")
     value = 1
-    for operator, factor in re.findall(r"(^|[*/])(\w+)", product):
+    for operator, factor in re.findall(r"(^|[*/])(\w+(?:\[\d+\])?)", product):
         number = int(factor) if factor.isdigit() else sizes[factor]
         value = value // number if operator == "/" else value * number
     return value - int(subtracted or 0)
@@ -137,13 +137,29 @@ class Signature(Strict):
 
 
 class Variant(Strict):
-    """A named set of ONNX files, one per stage, with a precision and the runtimes it is for."""
+    """A named set of ONNX files, one per stage, with a precision and the runtimes it is for.
+
+    It has the stage `full`, or `encoder` and `decoder`, or all three.
+    """
 
     precision: Precision
     runtimes: tuple[RuntimeName, ...] = Field(alias="for")
     source: str | None = Field(default=None, alias="from")
     files: dict[StageName, BundlePath]
     recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _can_be_run(self) -> Variant:
+        if ("encoder" in self.files) != ("decoder" in self.files) or not self.files:
+            raise ValueError(
+                f"a variant has the stage full, or encoder and decoder, or all three; this has {list(self.files)}"
+            )
+        return self
+
+
+def graph_file(variant: str, stage: StageName) -> str:
+    """Where a bundle has the graph of a stage: `onnx/VARIANT.onnx` for `full`, else `onnx/VARIANT.STAGE.onnx`."""
+    return f"onnx/{variant}.onnx" if stage == "full" else f"onnx/{variant}.{stage}.onnx"
 
 
 class Engine(Strict):
@@ -162,7 +178,7 @@ class FileEntry(Strict):
 
 
 class Manifest(Strict):
-    """All of `bundle.json`."""
+    """All of `bundle.json`. `stages` describes `full` even where variants have `encoder` and `decoder` instead."""
 
     schema_version: Literal[1] = 1
     task: Task
@@ -182,6 +198,13 @@ class Manifest(Strict):
         named |= {engine.file for engine in self.engines.values()}
         if self.files and (absent := sorted(named - self.files.keys())):
             raise ValueError(f"files has no digest for {', '.join(absent)}")
+        if "full" not in self.stages:
+            raise ValueError(f"stages has no 'full'; it has {', '.join(self.stages)}")
+        for name, variant in self.variants.items():
+            if unknown_stages := sorted(variant.files.keys() - self.stages.keys()):
+                raise ValueError(
+                    f"variant {name!r} has the stage {unknown_stages[0]!r}, which stages does not describe"
+                )
         for stage in self.stages.values():
             for spec in stage.inputs:
                 if unknown := [name for size in spec.shape for name in axes_of(size) if name not in self.axes]:

@@ -39,12 +39,13 @@ def command(bundle: Path, precision: str, calibration: str, samples: int, *, for
 def _show(console: Console, result: ConvertResult) -> None:
     from perceiver_deploy.cli.tables import megabytes, percent
 
-    report = result.report
     console.print(
-        f"Added {result.variant} to {result.bundle}: {report.quantized} of {report.weight_gemms} weight GEMMs "
-        f"quantised on {result.samples} samples, {megabytes(result.source_bytes)} -> {megabytes(result.onnx_bytes)}."
+        f"Added {result.variant} to {result.bundle}, calibrated on {result.samples} samples, "
+        f"{megabytes(result.source_bytes)} -> {megabytes(result.onnx_bytes)}."
     )
-    if report.left:
-        console.print(f"Not quantised: {', '.join(report.left)}")
+    for stage, report in result.reports.items():
+        console.print(f"  {stage}: {report.quantized} of {report.weight_gemms} weight GEMMs quantised")
+        if report.left:
+            console.print(f"  not quantised: {', '.join(report.left)}")
     agreement = "" if result.top1 is None else f", same top-1 in {percent(result.top1)}"
     console.print(f"Against fp32 on calibration samples: relative L2 {result.relative_l2:.1e}{agreement}.")

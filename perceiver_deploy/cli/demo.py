@@ -42,7 +42,7 @@ def _show(console: Console, result: DemoResult) -> None:
     from perceiver_deploy.cli.benchmark import show_measurements
 
     show_measurements(console, result.benchmark)
-    report = result.conversion.report
+    report = result.conversion.reports["full"]
     checked, passed = len(result.validation.verdicts), sum(v.passed for v in result.validation.verdicts)
     console.print(f"Parity: {passed} of {checked} comparisons with eager float64 passed ({result.validation.report})")
     console.print(f"INT8: {report.quantized} of {report.weight_gemms} weight GEMMs quantised")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perceiver_deploy.model.checkpoints.loading import Form
-    from perceiver_deploy.pipeline.export import ExportResult
+    from perceiver_deploy.pipeline.export import ExportResult, Split
 
 
 @click.command(
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     type=click.Choice(["native", "huggingface", "haiku", "krasserm", "lucidrains"]),
     help="Whose form the checkpoint is in; default: found out.",
 )
+@click.option(
+    "--split", "split", flag_value="beside", help="Write encoder and decoder too, to encode once and query often."
+)
+@click.option("--split-only", "split", flag_value="only", help="Write encoder and decoder instead of the whole model.")
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
@@ -41,6 +45,7 @@ def command(
     output: Path,
     *,
     form: Form | None,
+    split: Split | None,
     no_validate: bool,
     no_weights: bool,
     gate_seconds: float,
@@ -57,6 +62,7 @@ def command(
         checkpoint,
         output,
         form=form,
+        split=split,
         force=force,
         validate=not no_validate,
         weights=not no_weights,
@@ -69,11 +75,11 @@ def _show(console: Console, result: ExportResult) -> None:
     from perceiver_deploy.cli.tables import make_table, megabytes
 
     rows = [
-        (v.case, v.sizes, f"{v.figures.relative_l2:.1e}", f"{v.bound:.1e}", f"{v.figures.max_abs:.1e}")
+        (v.stages, v.case, v.sizes, f"{v.figures.relative_l2:.1e}", f"{v.bound:.1e}", f"{v.figures.max_abs:.1e}")
         for v in result.verdicts
     ]
     if rows:
-        headers = ("case", "shapes", "relative L2", "bound", "max abs")
+        headers = ("stages", "case", "shapes", "relative L2", "bound", "max abs")
         console.print(make_table("Parity gate: onnxruntime against eager float64", headers, rows))
     else:
         console.print("Parity was not checked (--no-validate).")

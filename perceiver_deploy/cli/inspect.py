@@ -36,6 +36,8 @@ def _show(console: Console, inspection: Inspection) -> None:
 
     console.print(f"{inspection.path}: {inspection.task or 'task unknown'}, {inspection.parameters:,} parameters")
     tensors = [("input", i) for i in inspection.inputs] + [("output", o) for o in inspection.outputs]
+    for name, stage in inspection.stages.items():
+        tensors += [(f"{name} input", i) for i in stage.inputs] + [(f"{name} output", o) for o in stage.outputs]
     rows = [(kind, t.name, t.dtype, ", ".join(map(str, t.shape))) for kind, t in tensors]
     console.print(make_table("Inputs and outputs", ("", "name", "dtype", "shape"), rows))
     if inspection.axes:

@@ -47,6 +47,7 @@ def _show(console: Console, result: ValidationResult) -> None:
     rows = [
         (
             f"{v.runtime} {v.variant}",
+            v.stages,
             v.case,
             v.output,
             f"{v.figures.relative_l2:.1e}",
@@ -58,7 +59,7 @@ def _show(console: Console, result: ValidationResult) -> None:
         )
         for v in result.verdicts
     ]
-    headers = ("runtime", "case", "output", "relative L2", "bound", "max abs", "SQNR dB", "same top-1", "")
+    headers = ("runtime", "stages", "case", "output", "relative L2", "bound", "max abs", "SQNR dB", "same top-1", "")
     console.print(make_table(f"Parity against eager float64 ({result.reference})", headers, rows))
     if result.capped:
         console.print(f"Left out for time: {'; '.join(result.capped)}")

@@ -9,16 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.manifest import Precision
+from perceiver_deploy.runtimes.queries import answer_queries
 from perceiver_deploy.runtimes.session import Session
 
+Stages = Literal["full", "encoder + decoder"]
 EAGER_FACTOR = 10
 FP32_FLOOR = 1e-6
 BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-1}
@@ -58,6 +61,7 @@ class Verdict:
     bound: float
     bound_reason: str
     error: str | None = None
+    stages: Stages = "full"
 
     @property
     def passed(self) -> bool:
@@ -71,11 +75,31 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A session to be judged, with the variant it runs."""
+    """A session to be judged, with the variant it runs: by its stage `full`, or by encoding and decoding.
+
+    The latter decodes the queries in two chunks, so that each is known to be answered independently of the others.
+    """
 
     session: Session
     variant: str
     precision: Precision
+    stages: Stages = "full"
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs of the stage `full`."""
+        if self.stages == "full":
+            return self.session.run(inputs)
+        return answer_queries(self.session, inputs, lambda count: -(-count // 2))
+
+
+def candidates_of(session: Session, variant: str, precision: Precision) -> list[Candidate]:
+    """The ways that the stages of a session can be run."""
+    ways: list[Stages] = []
+    if "full" in session.stages:
+        ways.append("full")
+    if "decoder" in session.stages:
+        ways.append("encoder + decoder")
+    return [Candidate(session, variant, precision, way) for way in ways]
 
 
 def _finite(value: float | None) -> float | None:
@@ -112,7 +136,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
     for candidate in candidates:
         outputs, error = dict[str, NDArray[Any]](), None
         try:
-            outputs = candidate.session.run(sample.inputs)
+            outputs = candidate.run(sample.inputs)
             for name, reference in sample.float64.items():
                 if outputs[name].shape != reference.shape:
                     error = f"{name} has shape {outputs[name].shape}, expected {reference.shape}"
@@ -131,6 +155,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
                     bound=bound,
                     bound_reason=reason,
                     error=error,
+                    stages=candidate.stages,
                 )
             )
     return verdicts
@@ -149,9 +174,10 @@ def failure_text(verdicts: Sequence[Verdict]) -> str:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     worst = max(failed, key=lambda verdict: verdict.figures.relative_l2 / verdict.bound)
     figures = worst.figures
+    way = "" if worst.stages == "full" else f" ({worst.stages})"
     where = (
         f"Parity failed in {len(failed)} of {len(verdicts)} comparisons. Worst: output {worst.output!r} of variant "
-        f"{worst.variant} in {worst.runtime} at case {worst.case!r} ({worst.sizes})"
+        f"{worst.variant}{way} in {worst.runtime} at case {worst.case!r} ({worst.sizes})"
     )
     if worst.error is not None:
         return f"{where}: {worst.error}."

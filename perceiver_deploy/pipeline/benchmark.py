@@ -200,8 +200,12 @@ def _candidates(bundle: Bundle) -> list[CandidateName]:
 
 
 def _file_bytes(bundle: Bundle, name: CandidateName) -> int:
-    file = "model.safetensors" if name.runtime == "torch" else bundle.variant(name.variant).files["full"]
-    return bundle.manifest.files[file].bytes
+    """Of what `run` reads."""
+    graphs = bundle.variant(name.variant).files
+    files = [graphs["full"]] if "full" in graphs else [*graphs.values()]
+    if name.runtime == "torch":
+        files = ["model.safetensors"]
+    return sum(bundle.manifest.files[file].bytes for file in files)
 
 
 def _inputs(bundle: Bundle, data: DataSet | None, batch: int) -> Arrays:

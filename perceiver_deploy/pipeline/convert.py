@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -20,9 +20,10 @@ from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8
-from perceiver_deploy.manifest import Variant
+from perceiver_deploy.manifest import Manifest, StageName, Variant, graph_file
 from perceiver_deploy.progress import log, track
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession, open_graphs
+from perceiver_deploy.runtimes.queries import all_queries
 from perceiver_deploy.runtimes.session import check_inputs
 
 CALIBRATION_SAMPLES = 256
@@ -32,11 +33,14 @@ _SOURCE = "fp32"
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """What a conversion did. `relative_l2` and `top1` compare with fp32 on the calibration samples."""
+    """What a conversion did, `reports` by stage.
+
+    `relative_l2` and `top1` compare with fp32 on the calibration samples.
+    """
 
     bundle: str
     variant: str
-    report: QuantizationReport
+    reports: dict[StageName, QuantizationReport]
     samples: int
     onnx_bytes: int
     source_bytes: int
@@ -77,28 +81,25 @@ def convert_bundle(
             raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
         data = _calibration_rows(opened, calibration, samples)
         count = len(data)
-        source = opened.file(opened.variant(_SOURCE).files["full"])
-        relative = f"onnx/{precision}.onnx"
-        target = staging.path(relative)
-        log.info("Calibrating on %d samples", count)
-        report = quantize_int8(source, target, track(_batches(data), "Calibrating", -(-count // _BATCH)))
-        log.info("Quantised %d of %d weight GEMMs", report.quantized, report.weight_gemms)
-        graph = ir.load(target)
+        sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
+        files = {stage: graph_file(precision, stage) for stage in sources}
+        targets = {stage: staging.path(file) for stage, file in files.items()}
+        reports = {stage: _quantize(stage, sources, targets[stage], opened.manifest, data) for stage in sources}
         variant = Variant(
             precision="int8",
             runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
             source=_SOURCE,
-            files={"full": relative},
+            files=files,
             recipe={
-                "graphs": {"full": {"operators": count_operators(graph)}},
+                "graphs": {
+                    stage: {"operators": count_operators(ir.load(targets[stage])), **asdict(report)}
+                    for stage, report in reports.items()
+                },
                 "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
                 "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data.rows(slice(None)))},
-                "weight_gemms": report.weight_gemms,
-                "quantized": report.quantized,
-                "left": list(report.left),
             },
         )
-        relative_l2, top1 = _agreement(opened, source, target, data)
+        relative_l2, top1 = _agreement(opened.manifest, sources, targets, data)
         variants = {**opened.manifest.variants, precision: variant}
         engines = dict(opened.manifest.engines)
         for name in [name for name, engine in engines.items() if engine.variant == precision]:
@@ -106,9 +107,37 @@ def convert_bundle(
             file = engines.pop(name).file
             staging.remove(file)
             staging.remove(str(PurePosixPath(file).with_suffix(".json")))
-        sizes = target.stat().st_size, source.stat().st_size
+        written, read = (sum(file.stat().st_size for file in graphs.values()) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
-    return ConvertResult(str(bundle), precision, report, count, *sizes, relative_l2, top1)
+    return ConvertResult(str(bundle), precision, reports, count, written, read, relative_l2, top1)
+
+
+def _quantize(
+    stage: StageName, sources: Mapping[StageName, Path], target: Path, manifest: Manifest, data: Split
+) -> QuantizationReport:
+    """Quantise the graph of one stage."""
+    log.info("Calibrating %s on %d samples", stage, len(data))
+    batches = track(_stage_batches(stage, sources, manifest, data), "Calibrating", -(-len(data) // _BATCH))
+    report = quantize_int8(sources[stage], target, batches)
+    log.info("Quantised %d of %d weight GEMMs of %s", report.quantized, report.weight_gemms, stage)
+    return report
+
+
+def _stage_batches(
+    stage: StageName, sources: Mapping[StageName, Path], manifest: Manifest, data: Split
+) -> Iterator[Arrays]:
+    """What a stage takes: the data, or their latents with everything there is to ask."""
+    if stage == "full":
+        yield from _batches(data)
+        return
+    full, encoder = manifest.stages["full"], manifest.stages["encoder"]
+    encoded = ({spec.name: batch[spec.name] for spec in encoder.inputs} for batch in _batches(data))
+    if stage == "encoder":
+        yield from encoded
+        return
+    with OnnxRuntimeSession(sources["encoder"], encoder, manifest.axes) as session:
+        for batch, inputs in zip(_batches(data), encoded, strict=True):
+            yield {**session.run(inputs), **all_queries(manifest.stages["decoder"], full, batch)}
 
 
 def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Split:
@@ -139,12 +168,13 @@ def _batches(data: Split) -> Iterator[Arrays]:
         yield data.rows(slice(start, start + _BATCH))
 
 
-def _agreement(bundle: Bundle, source: Path, target: Path, data: Split) -> tuple[float, float | None]:
-    """Relative L2 and top-1 agreement of the first output of both graphs on the calibration samples."""
-    stage, axes = bundle.manifest.stages["full"], bundle.manifest.axes
-    name, results = stage.outputs[0].name, []
-    for file in (target, source):
-        with OnnxRuntimeSession(file, stage, axes) as session:
+def _agreement(
+    manifest: Manifest, sources: Mapping[StageName, Path], targets: Mapping[StageName, Path], data: Split
+) -> tuple[float, float | None]:
+    """Relative L2 and top-1 agreement of the first output of both variants on the calibration samples."""
+    name, results = manifest.stages["full"].outputs[0].name, []
+    for files in (targets, sources):
+        with open_graphs(files, manifest.stages, manifest.axes) as session:
             results.append(np.concatenate([session.run(batch)[name] for batch in _batches(data)]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 from torch import nn
@@ -21,15 +21,19 @@ from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import OPSET, trace_model
-from perceiver_deploy.manifest import Manifest, Signature, StageName, Variant
+from perceiver_deploy.manifest import Axis, Manifest, Signature, Stage, StageName, Variant, graph_file
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.tasks.stages import stage_module
 from perceiver_deploy.pipeline.export_gate import keep_evidence, run_gate, write_samples
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.onnxruntime import open_graphs
 
 GATE_SECONDS = 120.0
+Split = Literal["beside", "only"]
+"""Whether encoder and decoder are written beside the whole model, or instead of it."""
+
 _VARIANT = "fp32"
 _METADATA = "perceiver_deploy."
 
@@ -78,6 +82,7 @@ def export_model(
     path: str | Path,
     *,
     form: Form | None = None,
+    split: Split | None = None,
     force: bool = False,
     validate: bool = True,
     weights: bool = True,
@@ -92,6 +97,8 @@ def export_model(
             dict of named outputs; its bundle holds no source model, and is validated by its golden samples.
         path: the bundle to write.
         form: whose form the checkpoint is in; found out by default.
+        split: write the stages `encoder` and `decoder` too, or instead; a module of your own needs `stages` for that
+            (see `model.tasks.stages`).
         force: replace a bundle that is there.
         validate: run the gate: onnxruntime against eager float64 over the grid.
         weights: put the source model's weights in the bundle.
@@ -106,36 +113,61 @@ def export_model(
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
-    stages = [ExportedStage("full", model, signature)]
+    stages = _stages(model, signature, split)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(model):
             for stage in stages:
                 result.graphs[stage.name] = _write_graph(stage, staging, options or GraphOptions())
-        files = [staging.root / graph.file for graph in result.graphs.values()]
+        files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
         reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
-        with OnnxRuntimeSession(files[0], signature.stage, signature.axes) as session:
+        with open_graphs(files, _specs(signature, stages), _axes(signature, stages)) as session:
             gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
         result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
         if gate.failed is not None:
-            evidence = keep_evidence(path, files, gate.failed, gate.verdicts)
+            evidence = keep_evidence(path, [*files.values()], gate.failed, gate.verdicts)
             raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
         write_samples(staging, gate.samples)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
                 save_weights(model, staging.root)
-        staging.finish(_manifest(stages, config, result, source))
+        staging.finish(_manifest(signature, stages, config, result, source))
     return result
 
 
+def _stages(model: nn.Module, signature: Signature, split: Split | None) -> list[ExportedStage]:
+    """The stages to export, the whole model first."""
+    full = ExportedStage("full", model, signature)
+    if split is None:
+        return [full]
+    signatures = getattr(model, "stages", None)
+    if not isinstance(signatures, dict) or signatures.keys() != {"encoder", "decoder"}:
+        raise ExportError(
+            f"{type(model).__name__} has no property `stages` with the signatures of `encoder` and `decoder`, so it "
+            "cannot be split. Give it one, with methods `encode` and `decode`, or export it whole."
+        )
+    names: tuple[StageName, StageName] = ("encoder", "decoder")
+    parts = [ExportedStage(name, stage_module(model, name), signatures[name]) for name in names]
+    return parts if split == "only" else [full, *parts]
+
+
+def _specs(signature: Signature, stages: Sequence[ExportedStage]) -> dict[StageName, Stage]:
+    """Inputs and outputs of each stage, and of `full` even where it is not written."""
+    return {"full": signature.stage, **{stage.name: stage.signature.stage for stage in stages}}
+
+
+def _axes(signature: Signature, stages: Sequence[ExportedStage]) -> dict[str, Axis]:
+    return signature.axes | {name: axis for stage in stages for name, axis in stage.signature.axes.items()}
+
+
 def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) -> ExportedGraph:
-    """Trace a stage into `onnx/fp32.onnx` (stage `full`) or `onnx/fp32.STAGE.onnx`."""
+    """Trace a stage into its file."""
     log.info("Tracing %s of %s to ONNX opset %d", stage.name, stage.signature.task, OPSET)
     graph = trace_model(stage.module, stage.signature, options)
     _stamp(graph, stage)
-    file = f"onnx/{_VARIANT}.onnx" if stage.name == "full" else f"onnx/{_VARIANT}.{stage.name}.onnx"
+    file = graph_file(_VARIANT, stage.name)
     ir.save(graph, staging.path(file))
     size = (staging.root / file).stat().st_size
     return ExportedGraph(file, size, count_operators(graph), json.loads(graph.metadata_props[REWRITES]))
@@ -182,13 +214,17 @@ def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
 
 
 def _manifest(
-    stages: Sequence[ExportedStage], config: PerceiverConfig | None, result: ExportResult, source: dict[str, Any]
+    signature: Signature,
+    stages: Sequence[ExportedStage],
+    config: PerceiverConfig | None,
+    result: ExportResult,
+    source: dict[str, Any],
 ) -> Manifest:
     counts = {name: {"operators": graph.operators, "rewrites": graph.rewrites} for name, graph in result.graphs.items()}
     return Manifest(
         task=result.task,
-        axes={name: axis for stage in stages for name, axis in stage.signature.axes.items()},
-        stages={stage.name: stage.signature.stage for stage in stages},
+        axes=_axes(signature, stages),
+        stages=_specs(signature, stages),
         variants={
             _VARIANT: Variant(
                 precision="fp32",

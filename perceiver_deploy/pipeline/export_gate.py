@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perceiver_deploy.bundle import Staging
 from perceiver_deploy.evaluate.grid import Case, shape_grid
-from perceiver_deploy.evaluate.parity import Candidate, Verdict, judge
+from perceiver_deploy.evaluate.parity import Verdict, candidates_of, judge
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.manifest import Signature
@@ -38,16 +38,19 @@ def run_gate(
     preprocessing: Preprocessing | None,
     seconds: float | None,
 ) -> GateResult:
-    """Judge a session over the grid, up to the first failure. With `seconds` None two samples are made, none judged."""
+    """Judge the stages of a session over the grid, up to the first failure.
+
+    With `seconds` None two samples are made, and none is judged.
+    """
     cases, result = shape_grid(signature), GateResult()
     if seconds is None:
         cases = cases[:2]
-    candidate = Candidate(session, "fp32", "fp32")
+    candidates = candidates_of(session, "fp32", "fp32")
     for sample in reference.samples(cases, preprocessing, seconds or 0.0, result.capped):
         result.samples.append(sample)
         if seconds is not None:
             log.info("Parity gate: case %s", sample.name)
-            verdicts = judge([candidate], sample)
+            verdicts = judge(candidates, sample)
             result.verdicts += verdicts
             if not all(verdict.passed for verdict in verdicts):
                 result.failed = sample

@@ -9,7 +9,7 @@ from typing import Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import Manifest, StageName
+from perceiver_deploy.manifest import Manifest, Stage, StageName
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,14 @@ class TensorInfo:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """What a stage takes and gives."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,16 @@ class GraphInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` shows. `axes` maps a name to min, opt, max and multiple_of."""
+    """What `inspect` shows. `axes` maps a name to min, opt, max and multiple_of.
+
+    `inputs` and `outputs` are those of the whole model, `stages` has those of the other stages.
+    """
 
     path: str
     task: str | None
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    stages: dict[str, StageInfo]
     axes: dict[str, dict[str, int | None]]
     parameters: int
     graphs: tuple[GraphInfo, ...]
@@ -66,12 +78,14 @@ def inspect_path(path: str | Path) -> Inspection:
 
 def _inspect_bundle(bundle: Bundle) -> Inspection:
     manifest = bundle.manifest
-    stage = manifest.stages["full"]
+    stages: dict[str, StageInfo] = {name: _stage_info(stage) for name, stage in manifest.stages.items()}
+    full = stages.pop("full")
     return Inspection(
         path=str(bundle.path),
         task=manifest.task,
-        inputs=tuple(TensorInfo(spec.name, spec.dtype, spec.shape) for spec in stage.inputs),
-        outputs=tuple(TensorInfo(spec.name, spec.dtype, spec.shape) for spec in stage.outputs),
+        inputs=full.inputs,
+        outputs=full.outputs,
+        stages=stages,
         axes={name: axis.model_dump() for name, axis in manifest.axes.items()},
         parameters=manifest.provenance.get("parameters", 0),
         graphs=tuple(
@@ -83,6 +97,14 @@ def _inspect_bundle(bundle: Bundle) -> Inspection:
         labels=len(manifest.labels or ()),
         provenance=manifest.provenance,
     )
+
+
+def _stage_info(stage: Stage) -> StageInfo:
+    inputs, outputs = (
+        tuple(TensorInfo(spec.name, spec.dtype, spec.shape) for spec in specs)
+        for specs in (stage.inputs, stage.outputs)
+    )
+    return StageInfo(inputs, outputs)
 
 
 def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
@@ -107,6 +129,7 @@ def _inspect_onnx(path: Path) -> Inspection:
         task=model.metadata_props.get("perceiver_deploy.task"),
         inputs=tuple(_info(value) for value in model.graph.inputs),
         outputs=tuple(_info(value) for value in model.graph.outputs),
+        stages={},
         axes={},
         parameters=count_parameters(model),
         graphs=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.manifest import Manifest
 from perceiver_deploy.preprocessing import FlowPreprocessing, TextPreprocessing, VideoPreprocessing
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.runtimes.queries import run_in_chunks
 from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.session import Session
 
@@ -88,7 +90,8 @@ def predict_files(
     with load(opened, runtime=runtime, variant=variant, threads=threads) as session:
         preprocessing = opened.manifest.preprocessing
         if isinstance(preprocessing, FlowPreprocessing) and {path.suffix for path in paths} != {ARRAYS_SUFFIX}:
-            flow = estimate_flow(session.run, read_frames(paths), preprocessing)
+            run = partial(run_in_chunks, session) if "decoder" in session.stages else session.run
+            flow = estimate_flow(run, read_frames(paths), preprocessing)
             return [_flow(paths, flow, save)]
         return [_predict(opened, session, path, save) for path in paths]
 

@@ -14,7 +14,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case, shape_grid
-from perceiver_deploy.evaluate.parity import Candidate, Verdict, judge
+from perceiver_deploy.evaluate.parity import Candidate, Verdict, candidates_of, judge
 from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log
@@ -90,7 +90,7 @@ def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
             if runtime in variant.runtimes:
                 found = True
                 session = load(bundle, runtime=runtime, variant=name, threads=threads)
-                yield Candidate(session, name, variant.precision)
+                yield from candidates_of(session, name, variant.precision)
     if not found:
         raise MissingError(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"

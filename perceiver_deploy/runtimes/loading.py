@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError, UsageError
-from perceiver_deploy.manifest import RuntimeName
+from perceiver_deploy.manifest import RuntimeName, StageName, Variant
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.staged import StagedSession
 
 CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 """Runtimes that execute ONNX files here, and the package each needs."""
@@ -44,27 +46,43 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1.")
     name = _variant_name(opened, variant, precision)
-    chosen = opened.variant(name)
-    if "full" not in opened.manifest.stages or "full" not in chosen.files:
-        raise BundleError(f"{opened.path} has no stage 'full'; it has {', '.join(opened.manifest.stages)}.")
-    stage, axes = opened.manifest.stages["full"], opened.manifest.axes
+    chosen, manifest = opened.variant(name), opened.manifest
     if runtime == "torch":
-        if chosen.precision != "fp32":
-            raise UsageError(
-                f"Runtime 'torch' runs the source model in fp32; variant {name!r} is {chosen.precision}. "
-                f"Run it with {', '.join(chosen.runtimes)}, or leave the variant out."
-            )
-        from perceiver_deploy.runtimes.torch import EagerSession, load_source_model
+        stages, open_stage = manifest.stages, _eager_opener(opened, name, threads)
+    else:
+        stages = {stage: manifest.stages[stage] for stage in chosen.files}
+        open_stage = _graph_opener(opened, chosen, _choose_runtime(runtime, chosen.runtimes, name), threads)
+    if stages.keys() == {"full"}:
+        return open_stage("full")
+    return StagedSession(manifest.stages["full"], manifest.axes, stages, open_stage)
 
-        return EagerSession(load_source_model(opened), stage, axes, threads=threads)
-    file = opened.file(chosen.files["full"])
-    if _choose_runtime(runtime, chosen.runtimes, name) == "onnxruntime":
-        from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
-        return OnnxRuntimeSession(file, stage, axes, threads)
-    from perceiver_deploy.runtimes.openvino import OpenVinoSession
+def _eager_opener(bundle: Bundle, name: str, threads: int | None) -> Callable[[StageName], Session]:
+    variant = bundle.variant(name)
+    if variant.precision != "fp32":
+        raise UsageError(
+            f"Runtime 'torch' runs the source model in fp32; variant {name!r} is {variant.precision}. "
+            f"Run it with {', '.join(variant.runtimes)}, or leave the variant out."
+        )
+    from perceiver_deploy.runtimes.torch import eager_sessions
 
-    return OpenVinoSession(file, stage, axes, threads)
+    return eager_sessions(bundle, threads)
+
+
+def _graph_opener(
+    bundle: Bundle, variant: Variant, runtime: RuntimeName, threads: int | None
+) -> Callable[[StageName], Session]:
+    def open_stage(name: StageName) -> Session:
+        file, stage, axes = bundle.file(variant.files[name]), bundle.manifest.stages[name], bundle.manifest.axes
+        if runtime == "onnxruntime":
+            from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+
+            return OnnxRuntimeSession(file, stage, axes, threads)
+        from perceiver_deploy.runtimes.openvino import OpenVinoSession
+
+        return OpenVinoSession(file, stage, axes, threads)
+
+    return open_stage
 
 
 def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) -> str:

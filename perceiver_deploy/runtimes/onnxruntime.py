@@ -7,8 +7,9 @@ from pathlib import Path
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError, PerceiverDeployError, requires
-from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.staged import StagedSession
 
 with requires("cpu", "Running with onnxruntime"):
     import onnxruntime
@@ -40,3 +41,15 @@ class OnnxRuntimeSession(Session):
 
     def _release(self) -> None:
         del self._session
+
+
+def open_graphs(
+    files: Mapping[StageName, Path], stages: Mapping[StageName, Stage], axes: Mapping[str, Axis]
+) -> StagedSession:
+    """The graphs of some stages as one session; `stages` describes `full` in any case."""
+    return StagedSession(
+        stages["full"],
+        axes,
+        {name: stages[name] for name in files},
+        lambda name: OnnxRuntimeSession(files[name], stages[name], axes),
+    )

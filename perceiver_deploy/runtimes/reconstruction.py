@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import zip_longest
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import InputError, UsageError
+from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import TensorSpec, evaluate_size
+from perceiver_deploy.runtimes.queries import CHUNK, run_in_chunks
 from perceiver_deploy.runtimes.session import Session
-
-CHUNK = 8192
-_FILLER = np.zeros(1, np.int64)
-
-Decode = Callable[[Arrays], Arrays]
-"""Points to what is reconstructed there."""
 
 
 def reconstruct_clip(session: Session, inputs: Mapping[str, NDArray[np.generic]], *, chunk: int = CHUNK) -> Arrays:
     """Reconstruct a whole clip.
 
-    Each point is decoded independently of the others, so the numbers are those of one call; its memory is not, because
-    attention over the points grows with `chunk`.
+    The clip is encoded once where the bundle has the stages `encoder` and `decoder`, for each chunk without them.
 
     Args:
         session: of a bundle for multimodal autoencoding.
@@ -39,8 +32,6 @@ def reconstruct_clip(session: Session, inputs: Mapping[str, NDArray[np.generic]]
         InputError: the session is not of such a bundle, or an input that does not fit it.
         UsageError: `chunk` is less than 1.
     """
-    if chunk < 1:
-        raise UsageError(f"chunk is {chunk}; expected at least 1.")
     specs = {spec.name: spec for spec in session.inputs}
     if "image_points" not in specs:
         raise InputError(f"The model takes {', '.join(specs)}; only multimodal autoencoding has points to decode.")
@@ -53,31 +44,17 @@ def reconstruct_clip(session: Session, inputs: Mapping[str, NDArray[np.generic]]
             "[batch, frames, 3, height, width] and [batch, samples, 1]."
         )
     batch, frames, colours, height, width = image.shape
-    clip = {"label": _no_label(specs["label"], batch), **inputs}
-    patch = _samples_per_patch(session)
-    counts = frames * height * width, max(1, audio.shape[1] // patch)
-    decode = _decoder(session, clip)
-    parts = [decode({"image_points": image, "audio_points": audio}) for image, audio in _chunks(*counts, chunk)]
-    pixels, samples = (
-        np.concatenate([part[f"{name}_reconstruction"] for part in parts], axis=1) for name in ("image", "audio")
-    )
-    pixels = pixels[:, : counts[0]].reshape(batch, frames, height, width, colours)
+    points = {
+        "image_points": np.arange(frames * height * width),
+        "audio_points": np.arange(max(1, audio.shape[1] // _samples_per_patch(session))),
+    }
+    outputs = run_in_chunks(session, {"label": _no_label(specs["label"], batch), **inputs, **points}, chunk=chunk)
+    pixels = outputs["image_reconstruction"].reshape(batch, frames, height, width, colours)
     return {
         "image": np.ascontiguousarray(np.moveaxis(pixels, -1, 2)),
-        "audio": samples[:, : counts[1] * patch, None],
-        "label_logits": parts[0]["label_logits"],
+        "audio": outputs["audio_reconstruction"][..., None],
+        "label_logits": outputs["label_logits"],
     }
-
-
-def _decoder(session: Session, clip: Arrays) -> Decode:
-    """The stage `full` encodes the clip again for every chunk."""
-    return lambda points: session.run({**clip, **points})
-
-
-def _chunks(pixels: int, patches: int, chunk: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Points of picture and sound; a run needs both, so the one that is through first goes on with a filler."""
-    image, audio = (np.split(np.arange(count), range(chunk, count, chunk)) for count in (pixels, patches))
-    return zip_longest(image, audio, fillvalue=_FILLER)
 
 
 def _no_label(spec: TensorSpec, batch: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,20 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import InputError, PerceiverDeployError
-from perceiver_deploy.manifest import Axis, Stage, TensorSpec, evaluate_size
+from perceiver_deploy.errors import BundleError, InputError, PerceiverDeployError
+from perceiver_deploy.manifest import Axis, Stage, StageName, TensorSpec, evaluate_size
 
 
 class Session(ABC):
     """A loaded graph. Thread-safe; usable as a context manager.
 
-    `runtime` and `device` name what executes: there is no fallback to another.
+    `runtime` and `device` name what executes: there is no fallback to another. `stages` has the inputs and outputs of
+    each graph there is.
     """
 
     runtime: str
     device: str
+    stages: Mapping[StageName, Stage]
 
     def __init__(self, stage: Stage, axes: Mapping[str, Axis]) -> None:
+        self.stages = {"full": stage}
         self.inputs = stage.inputs
         self.outputs = stage.outputs
         self.axes = axes
@@ -36,10 +39,40 @@ class Session(ABC):
         Raises:
             InputError: a name, dtype, rank, size or value that the model does not take; nothing was run.
         """
-        if self._closed:
-            raise PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
+        self._ensure_open()
         check_inputs(inputs, self.inputs, self.axes)
         return self._execute({spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs})
+
+    def encode(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """`latents` of the data, which can be decoded any number of times.
+
+        Raises:
+            BundleError: the bundle has no stage `encoder`.
+            InputError: see `run`.
+        """
+        return self.stage("encoder").run(inputs)
+
+    def decode(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """Outputs for `latents` and what the decoder takes beside them (see `stages["decoder"]`).
+
+        Raises:
+            BundleError: the bundle has no stage `decoder`.
+            InputError: see `run`.
+        """
+        return self.stage("decoder").run(inputs)
+
+    def stage(self, name: StageName) -> Session:
+        """The session of one stage, or a `BundleError` that says how to get it."""
+        if name in self.stages:
+            return self
+        raise BundleError(
+            f"There is no stage {name!r} here; there is {', '.join(self.stages)}. Export the checkpoint again with: "
+            "perceiver-deploy export CHECKPOINT -o BUNDLE --split"
+        )
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
 
     @abstractmethod
     def _execute(self, inputs: Arrays) -> Arrays:
@@ -84,7 +117,21 @@ def check_inputs(
     found = {name: size for name, (size, _) in sizes.items()}
     for spec in specs:
         _check_expressions(inputs[spec.name].shape, spec, found)
+    for spec in specs:
+        if spec.dtype == "int64" and len(spec.shape) == 1 and isinstance(spec.shape[0], int):
+            found |= {f"{spec.name}[{index}]": int(value) for index, value in enumerate(inputs[spec.name])}
+    for spec in specs:
         _check_values(inputs[spec.name], spec, found)
+
+
+def axis_sizes(inputs: Mapping[str, NDArray[np.generic]], specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Sizes of the axes that checked inputs have."""
+    return {
+        str(name): size
+        for spec in specs
+        for name, size in zip(spec.shape, inputs[spec.name].shape, strict=True)
+        if str(name).isidentifier()
+    }
 
 
 def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.session import Session
 
 if TYPE_CHECKING:
@@ -55,6 +55,16 @@ class EagerSession(Session):
 
     def _release(self) -> None:
         del self._model
+
+
+def eager_sessions(bundle: Bundle, threads: int | None) -> Callable[[StageName], EagerSession]:
+    """Opens the stages of the model that the bundle was exported from; see `load_source_model`."""
+    model = load_source_model(bundle)
+    from perceiver_deploy.model.tasks.stages import stage_module
+
+    return lambda name: EagerSession(
+        stage_module(model, name), bundle.manifest.stages[name], bundle.manifest.axes, threads=threads
+    )
 
 
 def load_source_model(bundle: Bundle) -> PerceiverModel:

@@ -34,7 +34,7 @@ def bundle(tmp_path_factory):
     assert {verdict["passed"] for verdict in document["verdicts"]} == {True}
     converted = call("convert", path, "--precision", "int8", "--calibration", "digits", "--json")
     assert converted.returncode == 0, converted.stderr
-    report = json.loads(converted.stdout)["report"]
+    report = json.loads(converted.stdout)["reports"]["full"]
     assert report["quantized"] == report["weight_gemms"] == 37
     return path
 

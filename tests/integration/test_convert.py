@@ -44,7 +44,7 @@ def test_every_weight_gemm_of_the_shipped_model_is_quantised_symmetrically(digit
     gemms = ir.load(bundle.file("onnx/fp32.onnx")).graph
     weights = [n for n in gemms if n.op_type in ("MatMul", "Gemm") and n.inputs[1].is_initializer()]
     assert report.quantized == report.weight_gemms == len(weights) == 37
-    assert bundle.manifest.variants["int8"].recipe["quantized"] == 37
+    assert bundle.manifest.variants["int8"].recipe["graphs"]["full"]["quantized"] == 37
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero_point = node.inputs[2].const_value.numpy()
@@ -77,7 +77,7 @@ def test_int8_keeps_the_accuracy_of_the_shipped_model_in_both_runtimes(digits):
 def test_every_kind_of_model_converts_runs_at_another_shape_and_builds(kind, copied_bundle, tmp_path):
     bundle = copied_bundle(kind)
     result = convert_bundle(bundle, precision="int8", calibration=calibration_file(bundle, tmp_path / "data.npz"))
-    assert result.report.quantized == result.report.weight_gemms > 0
+    assert result.reports["full"].quantized == result.reports["full"].weight_gemms > 0
     manifest = Bundle.open(bundle).manifest
     signature = Signature(task=manifest.task, axes=manifest.axes, stage=manifest.stages["full"])
     sizes = {name: max(axis.min, axis.opt - 3) for name, axis in manifest.axes.items()} | {"batch": 2}

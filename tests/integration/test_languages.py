@@ -28,7 +28,7 @@ def bundle(tmp_path_factory):
     examples = [read_example(file, preprocessing, {}) for file in RECORDINGS]
     calibration = path.with_name("calibration.npz")
     np.savez(calibration, **{name: np.concatenate([example[name] for example in examples]) for name in examples[0]})
-    report = convert_bundle(path, precision="int8", calibration=str(calibration)).report
+    report = convert_bundle(path, precision="int8", calibration=str(calibration)).reports["full"]
     assert report.quantized == report.weight_gemms > 0
     return path
 

@@ -75,7 +75,7 @@ def test_calibration_gives_task_ids_whole_to_every_batch(bundle, tmp_path):
     np.savez(tmp_path / "data.npz", input_ids=ids, attention_mask=np.ones_like(ids), task_ids=np.arange(3))
     result = convert_bundle(bundle, precision="int8", calibration=tmp_path / "data.npz", samples=36)
     assert result.samples == 36
-    assert result.report.quantized == result.report.weight_gemms > 0
+    assert result.reports["full"].quantized == result.reports["full"].weight_gemms > 0
     inputs = {"input_ids": ids[:2], "attention_mask": np.ones_like(ids[:2]), "task_ids": np.arange(3)}
     with load(bundle) as full, load(bundle, variant="int8") as int8:
         reference, found = full.run(inputs)["logits"], int8.run(inputs)["logits"]

@@ -83,9 +83,11 @@ class MultimodalAutoencoder(nn.Module):
     def stages(self) -> dict[StageName, Signature]:
         """The decoder takes points, and `clip_size` (frames, height, width, patches of sound), which they are in."""
         full = self.signature
-        points = tuple(
-            TensorSpec(name=name, dtype="int64", shape=(axis,), minimum=0)
-            for name, axis in (("image_points", "queries_image"), ("audio_points", "queries_audio"))
+        *_, image_points, audio_points = full.stage.inputs
+        pixels, patches = "clip_size[0]*clip_size[1]*clip_size[2]-1", "clip_size[3]-1"
+        points = (
+            image_points.model_copy(update={"maximum": pixels}),
+            audio_points.model_copy(update={"maximum": patches}),
         )
         clip_size = TensorSpec(name="clip_size", dtype="int64", shape=(4,), minimum=1)
         return split_signature(full, self.config, data=["image", "audio", "label"], queries=(*points, clip_size))
