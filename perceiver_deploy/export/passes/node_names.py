@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
 
 import onnx_ir as ir
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+from perceiver_deploy.export.origin import module_of
 
 
 def name_nodes(model: ir.Model) -> int:
@@ -18,8 +17,7 @@ def name_nodes(model: ir.Model) -> int:
     seen: Counter[str] = Counter()
     named = 0
     for node in model.graph.all_nodes():
-        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-        module = scopes[-2] if len(scopes) > 1 and not scopes[-2].startswith("_") else ""
+        module = module_of(node)
         named += bool(module)
         name = f"{module or 'graph'}/{node.op_type}"
         seen[name] += 1
