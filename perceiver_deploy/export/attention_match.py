@@ -18,6 +18,7 @@ import onnx_ir as ir
 from perceiver_deploy.export.origin import module_of
 
 _SPLIT = (0, 2, 1, 3)
+_KEEPS_ROWS = ("LayerNormalization", "Expand", "Unsqueeze", "Slice")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,13 @@ def sole_user(value: ir.Value) -> ir.Node | None:
     """The one node that reads a value, once; None where several do or the value leaves the graph."""
     users = list(value.uses())
     return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+
+
+def is_learned(value: ir.Value) -> bool:
+    """Whether tokens are the same for every input: a table, or rows of it, normed and repeated over the batch."""
+    while (node := value.producer()) is not None and node.op_type in _KEEPS_ROWS and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return constant_array(value) is not None
 
 
 def _match(softmax: ir.Node) -> Attention | None:

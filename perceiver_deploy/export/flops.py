@@ -1,0 +1,77 @@
+"""Floating-point operations of a graph, at given sizes of its axes."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import onnx_ir as ir
+
+from perceiver_deploy.errors import ExportError
+from perceiver_deploy.export.origin import module_of
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+    ast.Div: operator.floordiv,  # the exporter writes a division that leaves no remainder so
+    ast.Mod: operator.mod,
+}
+
+
+def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of a value once every axis has a size.
+
+    Raises:
+        ExportError: the shape is not known, or names an axis that `sizes` does not have.
+    """
+    if value.shape is None:
+        raise ExportError(f"The shape of {value.name} is not known. Export the graph again, or infer its shapes.")
+    return tuple(size if isinstance(size, int) else _evaluate(str(size.value), sizes) for size in value.shape)
+
+
+def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Operations of every MatMul, Gemm and Conv, by module: two for each multiply-add.
+
+    Raises:
+        ExportError: as `shape_at`.
+    """
+    flops: Counter[str] = Counter()
+    for node in model.graph.all_nodes():
+        if node.op_type in ("MatMul", "Gemm", "Conv"):
+            flops[module_of(node)] += 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
+    return dict(flops)
+
+
+def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:
+    """How many products each element of the output sums."""
+    first, second = node.inputs[:2]
+    assert first is not None
+    assert second is not None
+    if node.op_type == "Conv":  # weight [channels out, channels in / group, *kernel]
+        return math.prod(shape_at(second, sizes)[1:])
+    shape = shape_at(first, sizes)
+    return shape[-2] if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) else shape[-1]
+
+
+def _evaluate(expression: str, sizes: Mapping[str, int]) -> int:
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name) if name in sizes:
+                return sizes[name]
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+        raise ExportError(
+            f"The size {expression!r} cannot be worked out from the axes {', '.join(sizes)}: "
+            f"{ast.unparse(node)!r} is neither a number, one of them, nor + - * // % of such."
+        )
+
+    return value(ast.parse(expression, mode="eval").body)
