@@ -71,7 +71,7 @@ class Attention:
     @property
     def heads(self) -> int:
         """Number of heads, by the scores [batch, heads, queries, tokens]."""
-        shape = self.softmax.outputs[0].shape
+        shape = self.scores.outputs[0].shape
         assert shape is not None
         assert isinstance(shape[1], int)
         return shape[1]

@@ -29,9 +29,7 @@ def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
     Raises:
         ExportError: the shape is not known, or names an axis that `sizes` does not have.
     """
-    if value.shape is None:
-        raise ExportError(f"The shape of {value.name} is not known. Export the graph again, or infer its shapes.")
-    return tuple(size if isinstance(size, int) else _evaluate(str(size.value), sizes) for size in value.shape)
+    return tuple(_evaluate(size, sizes) for size in _shape(value))
 
 
 def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -48,17 +46,26 @@ def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:
-    """How many products each element of the output sums."""
-    first, second = node.inputs[:2]
-    assert first is not None
-    assert second is not None
+    """How many products each element of the output sums, by the second operand."""
+    weight = node.inputs[1]
+    assert weight is not None
     if node.op_type == "Conv":  # weight [channels out, channels in / group, *kernel]
-        return math.prod(shape_at(second, sizes)[1:])
-    shape = shape_at(first, sizes)
-    return shape[-2] if node.op_type == "Gemm" and node.attributes.get_int("transA", 0) else shape[-1]
+        return math.prod(shape_at(weight, sizes)[1:])
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", False)
+    return _evaluate(_shape(weight)[-1 if transposed else -2], sizes)
 
 
-def _evaluate(expression: str, sizes: Mapping[str, int]) -> int:
+def _shape(value: ir.Value) -> ir.Shape:
+    if value.shape is None:
+        raise ExportError(f"The shape of {value.name} is not known. Export the graph again, or infer its shapes.")
+    return value.shape
+
+
+def _evaluate(size: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:
+    if isinstance(size, int):
+        return size
+    expression = str(size.value)
+
     def value(node: ast.expr) -> int:
         match node:
             case ast.Constant(value=int(number)):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import optimizer
 
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
+from perceiver_deploy.export.passes.batch_sharing import share_over_batch
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.node_names import name_nodes
+from perceiver_deploy.export.passes.reassociation import reassociate
+from perceiver_deploy.export.passes.stored_rows import store_rows
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
 from perceiver_deploy.manifest import Signature
 
@@ -22,9 +27,22 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     rewrites = {"transposed weights": transpose_weights(model)}
     optimizer.optimize_ir(model)
     common.CommonSubexpressionEliminationPass()(model)
+    name_axes(model, signature)
+    if options.reassociate:
+        rewrites |= apply_algebra(model, {name: axis.opt for name, axis in signature.axes.items()})
     common.DeduplicateInitializersPass()(model)
     common.RemoveUnusedNodesPass()(model)
-    name_axes(model, signature)
     name_nodes(model)
     strip_metadata(model)
     return rewrites
+
+
+def apply_algebra(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Change how much is computed, not what: to be judged in float64. Returns how many times each rewrite fired."""
+    counts = reassociate(model, sizes)
+    common.RemoveUnusedNodesPass()(model)
+    counts["shared over the batch"] = share_over_batch(model)
+    counts["stored rows"] = store_rows(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    return counts

@@ -50,7 +50,7 @@ def reassociate(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 def _sizes(attention: ProjectedAttention, sizes: Mapping[str, int]) -> plans.AttentionSizes:
-    _, heads, queries, tokens = shape_at(attention.found.softmax.outputs[0], sizes)
+    _, heads, queries, tokens = shape_at(attention.found.scores.outputs[0], sizes)
     return plans.AttentionSizes(
         heads=heads,
         queries=queries,
