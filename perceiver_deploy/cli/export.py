@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
+@click.option("--no-reassociate", is_flag=True, help="Leave attentions as the model writes them.")
 @force_option
 def command(
     checkpoint: str,
@@ -49,6 +50,7 @@ def command(
     no_validate: bool,
     no_weights: bool,
     gate_seconds: float,
+    no_reassociate: bool,
     force: bool,
 ) -> Outcome:
     """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a Lightning file, a shipped name or a hub name.
@@ -56,6 +58,7 @@ def command(
     The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
     is in OUTPUT.failed and the exit code is 3.
     """
+    from perceiver_deploy.export.options import GraphOptions
     from perceiver_deploy.pipeline.export import export_model
 
     result = export_model(
@@ -67,6 +70,7 @@ def command(
         validate=not no_validate,
         weights=not no_weights,
         gate_seconds=gate_seconds,
+        options=GraphOptions(reassociate=not no_reassociate),
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 

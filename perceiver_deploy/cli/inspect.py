@@ -48,6 +48,8 @@ def _show(console: Console, inspection: Inspection) -> None:
     for graph in inspection.graphs:
         operators = ", ".join(f"{name} {count}" for name, count in graph.operators.items())
         console.print(f"{graph.name} {graph.stage} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
+        if graph.flops is not None:
+            console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
     if inspection.engines:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.manifest import Axis
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -43,6 +44,15 @@ def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             flops[module_of(node)] += 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
     return dict(flops)
+
+
+def flops_at_opt(model: ir.Model, axes: Mapping[str, Axis]) -> int:
+    """Operations of a graph in all, its axes at their `opt` sizes.
+
+    Raises:
+        ExportError: as `shape_at`.
+    """
+    return sum(count_flops(model, {name: axis.opt for name, axis in axes.items()}).values())
 
 
 def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:

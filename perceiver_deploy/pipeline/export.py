@@ -18,6 +18,7 @@ from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
+from perceiver_deploy.export.flops import flops_at_opt
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import OPSET, trace_model
@@ -49,11 +50,15 @@ class ExportedStage:
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """The ONNX file of a stage: where in the bundle, its size, its operators, and how often each rewrite fired."""
+    """The ONNX file of a stage: where in the bundle, its size, its operators, and how often each rewrite fired.
+
+    `flops` are counted with the axes at their `opt` sizes.
+    """
 
     file: str
     bytes: int
     operators: dict[str, int]
+    flops: int
     rewrites: dict[str, int]
 
 
@@ -170,7 +175,8 @@ def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) 
     file = graph_file(_VARIANT, stage.name)
     ir.save(graph, staging.path(file))
     size = (staging.root / file).stat().st_size
-    return ExportedGraph(file, size, count_operators(graph), json.loads(graph.metadata_props[REWRITES]))
+    flops = flops_at_opt(graph, stage.signature.axes)
+    return ExportedGraph(file, size, count_operators(graph), flops, json.loads(graph.metadata_props[REWRITES]))
 
 
 def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -220,7 +226,10 @@ def _manifest(
     result: ExportResult,
     source: dict[str, Any],
 ) -> Manifest:
-    counts = {name: {"operators": graph.operators, "rewrites": graph.rewrites} for name, graph in result.graphs.items()}
+    counts = {
+        name: {"operators": graph.operators, "flops": graph.flops, "rewrites": graph.rewrites}
+        for name, graph in result.graphs.items()
+    }
     return Manifest(
         task=result.task,
         axes=_axes(signature, stages),

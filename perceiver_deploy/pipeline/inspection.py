@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import Manifest, Stage, StageName
+from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,17 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One ONNX file: its variant and stage, where, how large, its operators, and how many times each rewrite fired."""
+    """One ONNX file: its variant and stage, where, how large, its operators, and how many times each rewrite fired.
+
+    `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
+    """
 
     name: str
     stage: str
     file: str
     bytes: int
     operators: dict[str, int]
+    flops: int | None
     rewrites: dict[str, int]
 
 
@@ -110,7 +117,13 @@ def _stage_info(stage: Stage) -> StageInfo:
 def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
     counts = manifest.variants[name].recipe.get("graphs", {}).get(stage, {})
     return GraphInfo(
-        name, stage, file, manifest.files[file].bytes, counts.get("operators", {}), counts.get("rewrites", {})
+        name,
+        stage,
+        file,
+        manifest.files[file].bytes,
+        counts.get("operators", {}),
+        counts.get("flops"),
+        counts.get("rewrites", {}),
     )
 
 
@@ -139,6 +152,7 @@ def _inspect_onnx(path: Path) -> Inspection:
                 path.name,
                 path.stat().st_size,
                 count_operators(model),
+                _flops(model),
                 json.loads(model.metadata_props.get(REWRITES, "{}")),
             ),
         ),
@@ -150,6 +164,13 @@ def _inspect_onnx(path: Path) -> Inspection:
             "opset": model.opset_imports.get(""),
         },
     )
+
+
+def _flops(model: ir.Model) -> int | None:
+    from perceiver_deploy.export.flops import flops_at_opt
+
+    axes = json.loads(model.metadata_props.get("perceiver_deploy.axes", "{}"))
+    return flops_at_opt(model, {name: Axis(**axis) for name, axis in axes.items()}) if axes else None
 
 
 def _info(value: Any) -> TensorInfo:

@@ -12,6 +12,7 @@ from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.batch_sharing import share_over_batch
 from perceiver_deploy.export.passes.metadata import strip_metadata
+from perceiver_deploy.export.passes.no_ops import remove_no_ops
 from perceiver_deploy.export.passes.node_names import name_nodes
 from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
@@ -28,9 +29,12 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     optimizer.optimize_ir(model)
     common.CommonSubexpressionEliminationPass()(model)
     name_axes(model, signature)
+    rewrites["no-ops removed"] = remove_no_ops(model)
     if options.reassociate:
         rewrites |= apply_algebra(model, {name: axis.opt for name, axis in signature.axes.items()})
+    initializers = len(model.graph.initializers)
     common.DeduplicateInitializersPass()(model)
+    rewrites["duplicate initializers"] = initializers - len(model.graph.initializers)
     common.RemoveUnusedNodesPass()(model)
     name_nodes(model)
     strip_metadata(model)

@@ -111,7 +111,7 @@ def _replace(nodes: list[ir.Node], picks: list[ir.Node], result: np.ndarray) -> 
     """Let the readers of the last node read the stored result, or rows of it."""
     first, last = nodes[0], nodes[-1]
     tape = Tape(first, module_of(last))
-    value = tape.weight(f"{last.op_type}.stored", result)
+    value = tape.weight("stored", result)
     for pick in picks:
         shape, inputs = pick.outputs[0].shape, [source for source in pick.inputs[1:] if source is not None]
         assert shape is not None
