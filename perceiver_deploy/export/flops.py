@@ -23,6 +23,9 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mod: operator.mod,
 }
 
+_QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+"""Nodes that keep the shape, which onnxruntime's quantiser does not write down."""
+
 
 def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape of a value once every axis has a size.
@@ -66,6 +69,9 @@ def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:
 
 
 def _shape(value: ir.Value) -> ir.Shape:
+    node = value.producer()
+    if value.shape is None and node is not None and node.op_type in _QUANTIZATION and node.inputs[0] is not None:
+        return _shape(node.inputs[0])
     if value.shape is None:
         raise ExportError(f"The shape of {value.name} is not known. Export the graph again, or infer its shapes.")
     return value.shape

@@ -20,7 +20,10 @@ _GEMMS = ("MatMul", "Gemm")
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Weight GEMMs are MatMul and Gemm nodes whose second input is a weight; `left` names those not quantised."""
+    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised.
+
+    It is the second operand of a projection, the first one where a query is stored.
+    """
 
     weight_gemms: int
     quantized: int
@@ -74,15 +77,18 @@ def count_quantized(model: ir.Model) -> QuantizationReport:
     """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear."""
     quantized, left = 0, []
     for node in model.graph.all_nodes():
-        if node.op_type not in _GEMMS or (weight := node.inputs[1]) is None:
+        if node.op_type not in _GEMMS:
             continue
-        producer = weight.producer()
-        if producer is not None and producer.op_type == "DequantizeLinear" and _is_constant(producer.inputs[0]):
+        operands = node.inputs[:2]
+        if any(_is_quantized_weight(operand) for operand in operands):
             quantized += 1
-        elif weight.is_initializer():
+        elif any(operand is not None and operand.is_initializer() for operand in operands):
             left.append(node.name or "unnamed")
     return QuantizationReport(quantized + len(left), quantized, tuple(left))
 
 
-def _is_constant(value: ir.Value | None) -> bool:
-    return value is not None and value.is_initializer()
+def _is_quantized_weight(operand: ir.Value | None) -> bool:
+    producer = None if operand is None else operand.producer()
+    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
+        return False
+    return producer.inputs[0].is_initializer()
