@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from perceiver_deploy.errors import BundleError
 from perceiver_deploy.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Variant
+from perceiver_deploy.onnx_header import external_files
 
 REPORTS = "reports"
 _RENAME_EXCHANGE = 2
@@ -67,16 +68,16 @@ class Bundle:
             raise BundleError(f"{path / MANIFEST_NAME} is not a valid manifest: {_first_problem(error)}.") from None
 
     def file(self, relative: str) -> Path:
-        """Path of a file of the bundle whose size and digest were just checked.
+        """Path of a file of the bundle whose size and digest were just checked, and those of a model's external data.
 
         Raises:
-            BundleError: the file is not listed, missing, changed, or lies outside the bundle.
+            BundleError: the file is not listed, missing, changed, or lies outside the bundle; so for each file that a
+                model reads its weights from.
         """
         entry = self.manifest.files.get(relative)
         if entry is None:
             raise BundleError(f"{self.path} does not list {relative!r}; it has {', '.join(self.manifest.files)}.")
         path = self.path / relative
-        self._refuse_unlisted_neighbours(path)
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise BundleError(f"{relative!r} in {self.path} is a link that leaves the bundle. Replace it by the file.")
         try:
@@ -90,18 +91,10 @@ class Bundle:
             )
         if size != entry.bytes:
             raise BundleError(f"{path} has {size} bytes, the manifest says {entry.bytes}. Export the checkpoint again.")
+        if path.suffix == ".onnx":
+            for data in external_files(path):
+                self.file(data.relative_to(self.path).as_posix())
         return path
-
-    def _refuse_unlisted_neighbours(self, path: Path) -> None:
-        """A model file can read external data beside it, so nothing may lie there that has no digest."""
-        if path.suffix != ".onnx" or not path.parent.is_dir():
-            return
-        for neighbour in path.parent.iterdir():
-            if neighbour.relative_to(self.path).as_posix() not in self.manifest.files:
-                raise BundleError(
-                    f"{neighbour} lies beside the models of the bundle and is not listed in its manifest, so what a "
-                    "model would read from it cannot be checked. Remove it."
-                )
 
     def report_path(self, name: str) -> Path:
         """Where the report of that name is written.

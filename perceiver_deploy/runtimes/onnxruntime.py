@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import BundleError, PerceiverDeployError, requires
+from perceiver_deploy.errors import PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage, StageName
+from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.staged import StagedSession
 
@@ -30,7 +31,7 @@ class OnnxRuntimeSession(Session):
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a class of its own for every status code
-            raise BundleError(f"onnxruntime {onnxruntime.__version__} cannot load {file}: {error}") from error
+            raise refusal(f"onnxruntime {onnxruntime.__version__}", file, error) from error
         self._names = [spec.name for spec in self.outputs]
 
     def _execute(self, inputs: Arrays) -> Arrays:

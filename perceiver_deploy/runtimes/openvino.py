@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import BundleError, PerceiverDeployError, requires
+from perceiver_deploy.errors import PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
 
 with requires("cpu", "Running with openvino"):
@@ -35,7 +36,7 @@ class OpenVinoSession(Session):
         try:
             self._model = openvino.Core().compile_model(str(file), "CPU", options)
         except RuntimeError as error:
-            raise BundleError(f"openvino {openvino.__version__} cannot load {file}: {error}") from error
+            raise refusal(f"openvino {openvino.__version__}", file, error) from error
         self._local = threading.local()
 
     def _execute(self, inputs: Arrays) -> Arrays:

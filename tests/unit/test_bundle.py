@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import onnx
 import pytest
 
 from perceiver_deploy import bundle as bundle_module
@@ -21,13 +22,18 @@ from tests.factories import directory_content, manifest_document
 ONNX = "onnx/fp32.onnx"
 
 
+def graph(version):
+    """An ONNX file that names its producer, and nothing else."""
+    return onnx.ModelProto(producer_name=f"graph {version}").SerializeToString()
+
+
 def manifest(version=0, **changes):
     return Manifest.model_validate(manifest_document(files={}, provenance={"version": version}, **changes))
 
 
 def write(path, version=0, *, replace=False):
     with new_bundle(path, replace=replace) as staging:
-        staging.path(ONNX).write_bytes(f"graph {version}".encode())
+        staging.path(ONNX).write_bytes(graph(version))
         staging.path("samples/a.npz").write_bytes(b"sample")
         staging.finish(manifest(version))
     return path
@@ -51,9 +57,9 @@ def edit(path, change):
 def test_open_gives_the_manifest_and_files_that_were_written(path):
     bundle = Bundle.open(path)
     assert bundle.manifest.provenance == {"version": 0}
-    assert bundle.file(ONNX).read_bytes() == b"graph 0"
-    assert bundle.manifest.files[ONNX].sha256 == hashlib.sha256(b"graph 0").hexdigest()
-    assert bundle.manifest.files[ONNX].bytes == 7
+    assert bundle.file(ONNX).read_bytes() == graph(0)
+    assert bundle.manifest.files[ONNX].sha256 == hashlib.sha256(graph(0)).hexdigest()
+    assert bundle.manifest.files[ONNX].bytes == len(graph(0))
     assert list(bundle.manifest.files) == [ONNX, "samples/a.npz"]
     assert bundle.samples() == ["samples/a.npz"]
 
@@ -110,7 +116,7 @@ def test_open_refuses_a_manifest_whose_paths_leave_the_bundle(path, name):
 
 
 def test_file_refuses_a_changed_file_of_the_same_size(path):
-    (path / ONNX).write_bytes(b"graph 1")
+    (path / ONNX).write_bytes(graph(1))
     with pytest.raises(BundleError, match="was changed after the bundle was written"):
         Bundle.open(path).file(ONNX)
 
@@ -149,7 +155,7 @@ def test_file_refuses_a_directory_link_that_leaves_the_bundle(path, tmp_path):
 
 def test_file_accepts_a_bundle_reached_through_a_link(path, tmp_path):
     (tmp_path / "link").symlink_to(path)
-    assert Bundle.open(tmp_path / "link").file(ONNX).read_bytes() == b"graph 0"
+    assert Bundle.open(tmp_path / "link").file(ONNX).read_bytes() == graph(0)
 
 
 def test_variant_that_is_absent_is_answered_with_those_there_are(path):
@@ -172,7 +178,7 @@ def test_new_bundle_replaces_all_of_an_existing_bundle_with_replace(path):
     (path / "reports/speed.json").write_text("{}")
     write(path, 1, replace=True)
     assert set(directory_content(path)) == {"bundle.json", ONNX, "samples/a.npz"}
-    assert Bundle.open(path).file(ONNX).read_bytes() == b"graph 1"
+    assert Bundle.open(path).file(ONNX).read_bytes() == graph(1)
 
 
 def test_new_bundle_with_replace_refuses_a_directory_that_is_no_bundle(tmp_path):
@@ -222,7 +228,7 @@ def test_an_error_while_changing_leaves_every_byte_of_the_bundle(path, tmp_path)
 
 def change(path, version):
     with changed_bundle(path) as (staging, bundle):
-        staging.path(ONNX).write_bytes(f"graph {version}".encode())
+        staging.path(ONNX).write_bytes(graph(version))
         staging.finish(bundle.manifest.model_copy(update={"provenance": {"version": version}}))
 
 
@@ -231,7 +237,7 @@ def test_changed_bundle_keeps_the_other_files_and_reports(path):
     (path / "reports/speed.json").write_text("{}")
     change(path, 1)
     bundle = Bundle.open(path)
-    assert bundle.file(ONNX).read_bytes() == b"graph 1"
+    assert bundle.file(ONNX).read_bytes() == graph(1)
     assert bundle.file("samples/a.npz").read_bytes() == b"sample"
     assert (path / "reports/speed.json").read_text() == "{}"
     assert list(bundle.manifest.files) == [ONNX, "samples/a.npz"]
@@ -242,7 +248,7 @@ def test_changed_bundle_never_writes_into_the_files_of_the_old_one(path, tmp_pat
         os.link(path / name, tmp_path / name.replace("/", "-"))
     old_manifest = (path / "bundle.json").read_bytes()
     change(path, 1)
-    assert (tmp_path / "onnx-fp32.onnx").read_bytes() == b"graph 0"
+    assert (tmp_path / "onnx-fp32.onnx").read_bytes() == graph(0)
     assert (tmp_path / "bundle.json").read_bytes() == old_manifest
 
 
@@ -274,7 +280,7 @@ def test_changed_bundle_copies_where_hard_links_are_not_possible(path, monkeypat
 def test_writers_work_where_directories_cannot_be_exchanged(path, tmp_path, monkeypatch, writer):
     monkeypatch.setattr(bundle_module, "_exchange", lambda *_: False)
     writer(path)
-    assert Bundle.open(path).file(ONNX).read_bytes() == b"graph 1"
+    assert Bundle.open(path).file(ONNX).read_bytes() == graph(1)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -335,9 +341,9 @@ def test_a_second_change_is_refused_while_the_first_is_under_way(path):
     with changed_bundle(path) as (staging, bundle):
         with pytest.raises(BundleError, match="is being written by another process"):
             change(path, 2)
-        staging.path(ONNX).write_bytes(b"graph 1")
+        staging.path(ONNX).write_bytes(graph(1))
         staging.finish(bundle.manifest)
-    assert Bundle.open(path).file(ONNX).read_bytes() == b"graph 1"
+    assert Bundle.open(path).file(ONNX).read_bytes() == graph(1)
 
 
 def test_a_replacement_is_refused_while_a_change_is_under_way(path):
@@ -351,17 +357,17 @@ def test_a_change_is_refused_while_a_replacement_is_under_way(path):
     with new_bundle(path, replace=True) as staging:
         with pytest.raises(BundleError, match="is being written by another process"):
             change(path, 2)
-        staging.path(ONNX).write_bytes(b"graph 1")
+        staging.path(ONNX).write_bytes(graph(1))
         staging.finish(manifest(1))
 
 
 def test_a_new_bundle_does_not_replace_one_that_appeared_while_it_was_written(tmp_path):
     path = tmp_path / "bundle"
     with pytest.raises(BundleError), new_bundle(path) as staging:
-        staging.path(ONNX).write_bytes(b"graph late")
+        staging.path(ONNX).write_bytes(graph("late"))
         staging.finish(manifest(1))
         write(path, 0)
-    assert Bundle.open(path).file(ONNX).read_bytes() == b"graph 0"
+    assert Bundle.open(path).file(ONNX).read_bytes() == graph(0)
 
 
 def test_the_lock_of_a_finished_change_is_released(path):
@@ -401,20 +407,23 @@ def test_of_many_concurrent_changes_each_is_made_whole_or_refused(path):
 WRITER = """
 import itertools, json, os, signal, sys
 from pathlib import Path
+from onnx import ModelProto
 from perceiver_deploy.bundle import changed_bundle, new_bundle
 from perceiver_deploy.manifest import Manifest
 how, path, document, first, kill_at = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), *map(int, sys.argv[4:])
 TRACKED = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.listdir", "os.scandir",
            "shutil.rmtree", "shutil.copytree", "ctypes.dlopen", "ctypes.dlsym"}
+def large(version):
+    return ModelProto(doc_string=f"{version}" * 300_000).SerializeToString()
 def write(version):
     manifest = Manifest.model_validate({**document, "files": {}, "provenance": {"version": version}})
     if how == "change":
         with changed_bundle(path) as (staging, bundle):
-            staging.path("onnx/fp32.onnx").write_bytes(b"%d" % version * 300_000)
+            staging.path("onnx/fp32.onnx").write_bytes(large(version))
             staging.finish(manifest)
     else:
         with new_bundle(path, replace=True) as staging:
-            staging.path("onnx/fp32.onnx").write_bytes(b"%d" % version * 300_000)
+            staging.path("onnx/fp32.onnx").write_bytes(large(version))
             staging.path("samples/a.npz").write_bytes(b"sample")
             staging.finish(manifest)
 if kill_at < 0:  # write until killed from outside
@@ -451,7 +460,8 @@ def checked_version(path):
     """Version of a bundle whose files all have the right digest and belong to that version."""
     bundle = Bundle.open(path)
     version = bundle.manifest.provenance["version"]
-    assert bundle.file(ONNX).read_bytes() in (b"%d" % version * 300_000, f"graph {version}".encode())
+    model = onnx.ModelProto.FromString(bundle.file(ONNX).read_bytes())
+    assert (model.producer_name, model.doc_string) in ((f"graph {version}", ""), ("", f"{version}" * 300_000))
     assert bundle.file("samples/a.npz").read_bytes() == b"sample"
     assert sorted(bundle.manifest.files) == [ONNX, "samples/a.npz"]
     return version
@@ -538,10 +548,52 @@ def test_reports_are_not_written_through_a_link(path, tmp_path):
         Bundle.open(path).report_path("parity.json")
 
 
-def test_a_file_beside_the_models_that_is_not_listed_is_refused(path):
-    """It could hold external data, whose digest nobody checks."""
-    (path / "onnx" / "unlisted.bin").write_bytes(b"weights")
-    with pytest.raises(BundleError, match=r"unlisted\.bin lies beside the models"):
+def external_model(location, **entries):
+    """An ONNX file with one weight of 8 bytes in another file."""
+    tensor = onnx.TensorProto(name="w", dims=[2], data_type=onnx.TensorProto.FLOAT)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString()
+
+
+@pytest.fixture
+def external(path):
+    """A bundle whose model keeps its weight in `onnx/fp32.onnx.data`."""
+    with changed_bundle(path) as (staging, bundle):
+        staging.path(ONNX).write_bytes(external_model("fp32.onnx.data", offset=4, length=8))
+        staging.path(f"{ONNX}.data").write_bytes(bytes(12))
+        staging.finish(bundle.manifest)
+    return path
+
+
+def test_the_digest_of_a_models_weights_is_checked_when_the_model_is_opened(external):
+    assert Bundle.open(external).file(ONNX) == external / ONNX
+    (external / f"{ONNX}.data").write_bytes(bytes(11) + b"1")
+    with pytest.raises(BundleError, match=r"fp32\.onnx\.data was changed after the bundle was written"):
+        Bundle.open(external).file(ONNX)
+
+
+def test_weights_that_are_not_listed_are_refused(external):
+    edit(external, lambda document: document["files"].pop(f"{ONNX}.data"))
+    with pytest.raises(BundleError, match=r"does not list 'onnx/fp32\.onnx\.data'"):
+        Bundle.open(external).file(ONNX)
+
+
+def test_a_model_whose_weights_are_missing_is_refused(external):
+    (external / f"{ONNX}.data").unlink()
+    with pytest.raises(BundleError, match=r"reads weights from 'fp32\.onnx\.data', which is not there"):
+        Bundle.open(external).file(ONNX)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "weights/../../secret", "..\\secret", ""])
+def test_a_model_whose_weights_lie_outside_its_folder_is_refused_even_if_they_are_listed(path, location):
+    (path / "secret").write_bytes(bytes(8))
+    with changed_bundle(path) as (staging, bundle):
+        staging.path(ONNX).write_bytes(external_model(location))
+        staging.path("secret").write_bytes(bytes(8))
+        staging.finish(bundle.manifest)
+    with pytest.raises(BundleError, match="outside its folder"):
         Bundle.open(path).file(ONNX)
 
 

@@ -4,7 +4,9 @@ import sys
 import threading
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
@@ -297,13 +299,37 @@ def test_a_source_model_that_was_changed_is_not_loaded(copied_bundle, name):
         load(path, "torch")
 
 
-@pytest.mark.parametrize("runtime", GRAPH_RUNTIMES)
-def test_a_listed_file_that_is_no_graph_is_a_bundle_error(copied_bundle, runtime):
+def relu_model(opset, ir_version):
+    spec = helper.make_tensor_value_info
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [spec("x", 1, [1])], [spec("y", 1, [1])])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+REFUSED = {
+    "no ONNX": ("onnxruntime", b"not a graph", "is not an ONNX file"),
+    "no graph": ("onnxruntime", onnx.ModelProto(producer_name="x").SerializeToString(), "onnxruntime .* cannot load"),
+    "no graph, openvino": ("openvino", onnx.ModelProto(ir_version=9).SerializeToString(), "openvino .* cannot load"),
+    "opset of the future": (
+        "onnxruntime",
+        relu_model(opset=99, ir_version=9).SerializeToString(),
+        r"has ONNX opset 99 and IR version 9: it reads opsets of ai\.onnx up to \d+\. Upgrade the runtime, .* --opset",
+    ),
+    "IR of the future": (
+        "onnxruntime",
+        relu_model(opset=20, ir_version=99).SerializeToString(),
+        r"has ONNX opset 20 and IR version 99: it reads IR versions up to \d+\. Upgrade",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_listed_file_that_a_runtime_cannot_load_is_a_bundle_error_with_the_reason(copied_bundle, case):
+    runtime, content, message = REFUSED[case]
     path = copied_bundle("fourier")
     with changed_bundle(path) as (staging, bundle):
-        staging.path("onnx/fp32.onnx").write_bytes(b"not a graph")
+        staging.path("onnx/fp32.onnx").write_bytes(content)
         staging.finish(bundle.manifest)
-    with pytest.raises(BundleError, match=rf"{runtime} .* cannot load"):
+    with pytest.raises(BundleError, match=message):
         load(path, runtime)
 
 
