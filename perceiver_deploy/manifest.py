@@ -157,6 +157,10 @@ class Variant(Strict):
         return self
 
 
+DATA_SUFFIX = ".data"
+"""What the file of a graph's external data is called after the graph's name."""
+
+
 def graph_file(variant: str, stage: StageName) -> str:
     """Where a bundle has the graph of a stage: `onnx/VARIANT.onnx` for `full`, else `onnx/VARIANT.STAGE.onnx`."""
     return f"onnx/{variant}.onnx" if stage == "full" else f"onnx/{variant}.{stage}.onnx"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.factories import directory_content, small_model
+from tests.factories import directory_content
+from tests.task_factories import named_model
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,7 +21,7 @@ torch.set_num_threads(1)  # the suite runs one process a core
 
 @pytest.fixture(scope="session")
 def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """`shared_bundle(kind)` is a bundle of `small_model(kind)`: READ ONLY, every test of the session sees the same.
+    """`shared_bundle(kind)` is a bundle of `named_model(kind)`: READ ONLY, every test of the session sees the same.
 
     The end of the session fails when a file of it was changed. A test that changes a bundle takes `copied_bundle`.
     """
@@ -36,7 +37,7 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         with (root / f"{kind}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                export_model(small_model(kind), path)
+                export_model(named_model(kind), path)
 
     def get(kind: str) -> Path:
         path = root / f"shared-{kind}"

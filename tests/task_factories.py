@@ -24,6 +24,8 @@ from perceiver_deploy.model.input_config import (
     TokensInput,
     VideoInput,
 )
+from perceiver_deploy.model.perceiver import PerceiverModel
+from tests.factories import KINDS, perturbed_model, small_model
 
 CLASSES = 5
 _VIDEO = VideoInput(FourierPositions(3, (4, 4, 4)), patch_size=2, clip=(4, 8, 12))
@@ -75,3 +77,11 @@ TASK_CONFIGS = {
         "multitask_text", TextInput(262, 40, 24), _IO, DecoderConfig(3, 24, AttentionConfig(1), CLASSES)
     ),
 }
+
+MODELS = (*KINDS, *TASK_CONFIGS)
+"""Names of all small models: one or more of every task."""
+
+
+def named_model(name: str) -> PerceiverModel:
+    """The small model of that name, see `MODELS`."""
+    return perturbed_model(TASK_CONFIGS[name]) if name in TASK_CONFIGS else small_model(name)

@@ -13,6 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perceiver_deploy.manifest import RuntimeName
     from perceiver_deploy.model.checkpoints.loading import Form
     from perceiver_deploy.pipeline.export import ExportResult, Split
 
@@ -38,6 +39,17 @@ if TYPE_CHECKING:
 @click.option("--split-only", "split", flag_value="only", help="Write encoder and decoder instead of the whole model.")
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
+@click.option("--opset", type=click.IntRange(17, 23), default=20, show_default=True, help="Version of the operators.")
+@click.option(
+    "--for",
+    "runtimes",
+    multiple=True,
+    type=click.Choice(
+        ["onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino", "tensorrt", "tensorrt-rtx"]
+    ),
+    help="A runtime that the model is for; may be given several times. Default: onnxruntime, openvino, tensorrt-rtx.",
+)
+@click.option("--external-data", is_flag=True, help="Keep weights in a file of their own; beyond 1.5 GB always.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
 @click.option("--no-reassociate", is_flag=True, help="Leave attentions as the model writes them.")
 @force_option
@@ -49,6 +61,9 @@ def command(
     split: Split | None,
     no_validate: bool,
     no_weights: bool,
+    opset: int,
+    runtimes: tuple[RuntimeName, ...],
+    external_data: bool,
     gate_seconds: float,
     no_reassociate: bool,
     force: bool,
@@ -58,7 +73,8 @@ def command(
     The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
     is in OUTPUT.failed and the exit code is 3.
     """
-    from perceiver_deploy.export.options import GraphOptions
+    from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES
+    from perceiver_deploy.export.options import EXTERNAL_ABOVE, GraphOptions
     from perceiver_deploy.pipeline.export import export_model
 
     result = export_model(
@@ -70,7 +86,12 @@ def command(
         validate=not no_validate,
         weights=not no_weights,
         gate_seconds=gate_seconds,
-        options=GraphOptions(reassociate=not no_reassociate),
+        options=GraphOptions(
+            reassociate=not no_reassociate,
+            opset=opset,
+            external_above=0 if external_data else EXTERNAL_ABOVE,
+        ),
+        runtimes=runtimes or DEFAULT_RUNTIMES,
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OPSET = 20
+"""Opset by default: its plain operators are what every runtime reads and can fuse."""
+EXTERNAL_ABOVE = 1_500_000_000
+"""Bytes of weights beyond which they are kept in a file of their own: one ONNX file holds at most 2 GB."""
 REWRITES = "perceiver_deploy.rewrites"
 """Metadata of an exported model: how many times each rewrite fired, as JSON."""
 
@@ -13,6 +17,10 @@ class GraphOptions:
     """How a graph is written.
 
     `reassociate`: let each attention project its small side, where that takes fewer multiply-adds.
+    `opset`: version of ONNX's operators, 17 to 23.
+    `external_above`: bytes of weights beyond which they are kept in a file of their own.
     """
 
     reassociate: bool = True
+    opset: int = OPSET
+    external_above: int = EXTERNAL_ABOVE

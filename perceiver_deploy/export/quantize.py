@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import ExportError, requires
+from perceiver_deploy.export.graph_files import copy_model, model_files
 
 with requires("cpu", "Quantising"):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -41,7 +43,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 def quantize_int8(source: Path, target: Path, batches: Iterable[Arrays]) -> QuantizationReport:
     """Write an INT8 graph: symmetric int8 activations (min-max over `batches`), int8 weights a channel.
 
-    Both inputs of every MatMul and Gemm get Q/DQ pairs, as TensorRT, OpenVINO and onnxruntime read them.
+    Both inputs of every MatMul and Gemm get Q/DQ pairs, as TensorRT, OpenVINO and onnxruntime read them. Weights are
+    kept in a file of their own where the source's are.
 
     Raises:
         ExportError: no weight GEMM was quantised.
@@ -50,18 +53,21 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Arrays]) -> Quan
     level = logger.level
     logger.setLevel(logging.ERROR)  # the quantiser advises a pre-processing that the export has already done
     try:
-        quantize_static(
-            str(source),
-            str(target),
-            _Reader(batches),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(_GEMMS),
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            # TensorRT reads no quantised bias
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-        )
+        # A copy, because the quantiser writes beside its source and reads no external data that has a second hard link.
+        with tempfile.TemporaryDirectory() as folder:
+            quantize_static(
+                str(copy_model(source, Path(folder))),
+                str(target),
+                _Reader(batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(_GEMMS),
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                use_external_data_format=len(model_files(source)) > 1,
+                # TensorRT reads no quantised bias
+                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
+            )
     finally:
         logger.setLevel(level)
     report = count_quantized(ir.load(target))

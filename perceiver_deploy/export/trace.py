@@ -17,11 +17,11 @@ from torch import nn
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.attention import TRANSLATIONS
-from perceiver_deploy.export.options import REWRITES, GraphOptions
+from perceiver_deploy.export.opset import set_opset
+from perceiver_deploy.export.options import OPSET, REWRITES, GraphOptions
 from perceiver_deploy.export.passes import optimize
 from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
 
-OPSET = 20
 _TRACED_BATCH = 2
 
 
@@ -31,7 +31,8 @@ def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -
     Its metadata has the counts of `passes.optimize` under `REWRITES`.
 
     Raises:
-        ExportError: the model cannot be traced, or a declared axis was specialised to a number.
+        ExportError: the model cannot be traced, a declared axis was specialised to a number, or an operator cannot be
+            expressed in the opset.
     """
     inputs = {spec.name: _example(spec, signature.axes) for spec in signature.stage.inputs}
     dynamic = {
@@ -62,6 +63,7 @@ def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -
     exported = program.model
     _check_bounds(exported, program.exported_program.range_constraints, signature)
     exported.metadata_props[REWRITES] = json.dumps(optimize(exported, signature, options))
+    set_opset(exported, options.opset)
     _check_axes(exported, signature)
     return exported
 

@@ -15,6 +15,7 @@ from perceiver_deploy.errors import BundleError, MissingError, UsageError
 from perceiver_deploy.export.engine import build_engine_bytes, capability_text, parse_compute_capability
 from perceiver_deploy.export.profiles import Profile, Sizes, input_profile, parse_shapes
 from perceiver_deploy.manifest import Engine
+from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.progress import log
 
 ENGINE_FAMILY = "tensorrt-rtx"
@@ -84,7 +85,7 @@ def build_engine(
             "variant": variant,
             "stage": "full",
             "precision": opened.variant(variant).precision,
-            "onnx": {"file": onnx, "sha256": opened.manifest.files[onnx].sha256},
+            "onnx": {"file": onnx, "sha256": opened.manifest.files[onnx].sha256, "data": _weights(opened, onnx)},
             "compute_capabilities": [capability_text(capability) for capability in capabilities],
             "os": {"system": platform.system(), "machine": platform.machine()},
             "driver": _driver_version(),
@@ -134,6 +135,12 @@ def _source(bundle: Bundle, variant: str) -> str:
             "the stage full."
         )
     return chosen.files["full"]
+
+
+def _weights(bundle: Bundle, onnx: str) -> dict[str, str]:
+    """Digests of the files that the graph reads its weights from, which its own digest does not cover."""
+    names = [file.relative_to(bundle.path).as_posix() for file in external_files(bundle.path / onnx)]
+    return {name: bundle.manifest.files[name].sha256 for name in names}
 
 
 def _profile_facts(sizes: dict[str, Sizes], profile: Profile) -> dict[str, Any]:

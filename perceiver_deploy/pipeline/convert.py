@@ -18,9 +18,10 @@ from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.export.graph_files import stored_bytes
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8
-from perceiver_deploy.manifest import Manifest, StageName, Variant, graph_file
+from perceiver_deploy.manifest import DATA_SUFFIX, Manifest, StageName, Variant, graph_file
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession, open_graphs
 from perceiver_deploy.runtimes.queries import all_queries
@@ -84,10 +85,12 @@ def convert_bundle(
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
         files = {stage: graph_file(precision, stage) for stage in sources}
         targets = {stage: staging.path(file) for stage, file in files.items()}
+        for file in files.values():
+            staging.remove(file + DATA_SUFFIX)
         reports = {stage: _quantize(stage, sources, targets[stage], opened.manifest, data) for stage in sources}
         variant = Variant(
             precision="int8",
-            runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
+            runtimes=opened.variant(_SOURCE).runtimes,
             source=_SOURCE,
             files=files,
             recipe={
@@ -107,7 +110,7 @@ def convert_bundle(
             file = engines.pop(name).file
             staging.remove(file)
             staging.remove(str(PurePosixPath(file).with_suffix(".json")))
-        written, read = (sum(file.stat().st_size for file in graphs.values()) for graphs in (targets, sources))
+        written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
     return ConvertResult(str(bundle), precision, reports, count, written, read, relative_l2, top1)
 

@@ -18,11 +18,13 @@ from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
+from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
 from perceiver_deploy.export.flops import flops_at_opt
+from perceiver_deploy.export.graph_files import stored_bytes, write_graph
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
-from perceiver_deploy.export.trace import OPSET, trace_model
-from perceiver_deploy.manifest import Axis, Manifest, Signature, Stage, StageName, Variant, graph_file
+from perceiver_deploy.export.trace import trace_model
+from perceiver_deploy.manifest import Axis, Manifest, RuntimeName, Signature, Stage, StageName, Variant, graph_file
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
@@ -50,7 +52,7 @@ class ExportedStage:
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """The ONNX file of a stage: where in the bundle, its size, its operators, and how often each rewrite fired.
+    """The ONNX file of a stage: where, its size with external data, operators, and how often each rewrite fired.
 
     `flops` are counted with the axes at their `opt` sizes.
     """
@@ -93,6 +95,7 @@ def export_model(
     weights: bool = True,
     gate_seconds: float = GATE_SECONDS,
     options: GraphOptions | None = None,
+    runtimes: Sequence[RuntimeName] = DEFAULT_RUNTIMES,
 ) -> ExportResult:
     """Write a bundle with the `fp32` variant.
 
@@ -109,12 +112,16 @@ def export_model(
         weights: put the source model's weights in the bundle.
         gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
         options: how the graphs are written.
+        runtimes: those that the variant is for; each must read the opset that the options name.
 
     Raises:
+        UsageError: an opset that is not exported, or that a runtime does not read.
         CheckpointError, BundleError, ExportError: nothing was written.
         ParityError: the gate failed; the evidence is in `PATH.failed/`.
     """
     path = Path(path)
+    options = options or GraphOptions()
+    require_readable(options.opset, runtimes)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
@@ -124,7 +131,7 @@ def export_model(
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(model):
             for stage in stages:
-                result.graphs[stage.name] = _write_graph(stage, staging, options or GraphOptions())
+                result.graphs[stage.name] = _write_graph(stage, staging, options)
         files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
         reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
         with open_graphs(files, _specs(signature, stages), _axes(signature, stages)) as session:
@@ -138,7 +145,7 @@ def export_model(
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
                 save_weights(model, staging.root)
-        staging.finish(_manifest(signature, stages, config, result, source))
+        staging.finish(_manifest(signature, stages, config, result, source, options, runtimes))
     return result
 
 
@@ -169,12 +176,12 @@ def _axes(signature: Signature, stages: Sequence[ExportedStage]) -> dict[str, Ax
 
 def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) -> ExportedGraph:
     """Trace a stage into its file."""
-    log.info("Tracing %s of %s to ONNX opset %d", stage.name, stage.signature.task, OPSET)
+    log.info("Tracing %s of %s to ONNX opset %d", stage.name, stage.signature.task, options.opset)
     graph = trace_model(stage.module, stage.signature, options)
     _stamp(graph, stage)
     file = graph_file(_VARIANT, stage.name)
-    ir.save(graph, staging.path(file))
-    size = (staging.root / file).stat().st_size
+    write_graph(graph, staging.path(file), options.external_above)
+    size = stored_bytes(staging.root / file)
     flops = flops_at_opt(graph, stage.signature.axes)
     return ExportedGraph(file, size, count_operators(graph), flops, json.loads(graph.metadata_props[REWRITES]))
 
@@ -225,6 +232,8 @@ def _manifest(
     config: PerceiverConfig | None,
     result: ExportResult,
     source: dict[str, Any],
+    options: GraphOptions,
+    runtimes: Sequence[RuntimeName],
 ) -> Manifest:
     counts = {
         name: {"operators": graph.operators, "flops": graph.flops, "rewrites": graph.rewrites}
@@ -237,7 +246,7 @@ def _manifest(
         variants={
             _VARIANT: Variant(
                 precision="fp32",
-                runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
+                runtimes=tuple(dict.fromkeys(runtimes)),
                 files={name: graph.file for name, graph in result.graphs.items()},
                 recipe={"graphs": counts},
             )
@@ -250,7 +259,7 @@ def _manifest(
             "torch": version("torch"),
             "onnx_ir": version("onnx-ir"),
             "onnxscript": version("onnxscript"),
-            "opset": OPSET,
+            "opset": options.opset,
             "parameters": result.parameters,
             "source": source,
             "gate": "passed" if result.verdicts else "skipped",

@@ -13,6 +13,7 @@ from perceiver_deploy.evaluate.grid import Case, shape_grid
 from perceiver_deploy.evaluate.parity import Verdict, candidates_of, judge
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.export.graph_files import copy_model
 from perceiver_deploy.manifest import Signature
 from perceiver_deploy.preprocessing import Preprocessing
 from perceiver_deploy.progress import log
@@ -78,7 +79,7 @@ def keep_evidence(path: Path, files: Sequence[Path], sample: Sample, verdicts: S
     shutil.rmtree(evidence, ignore_errors=True)
     evidence.mkdir(parents=True)
     for file in files:
-        shutil.copyfile(file, evidence / file.name)
+        copy_model(file, evidence)
     sample.save(evidence / "sample.npz")
     (evidence / "parity.json").write_text(
         json.dumps([verdict.to_json() for verdict in verdicts], indent=2) + "\n", encoding="utf-8"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName
+from perceiver_deploy.manifest import DATA_SUFFIX, Axis, Manifest, Stage, StageName
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,7 +34,7 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """One ONNX file: its variant and stage, where, how large, its operators, and how many times each rewrite fired.
+    """One ONNX file: variant, stage, where, its size with external data, operators, and how often rewrites fired.
 
     `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
     """
@@ -116,11 +116,12 @@ def _stage_info(stage: Stage) -> StageInfo:
 
 def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
     counts = manifest.variants[name].recipe.get("graphs", {}).get(stage, {})
+    parts = (file, file + DATA_SUFFIX)
     return GraphInfo(
         name,
         stage,
         file,
-        manifest.files[file].bytes,
+        sum(manifest.files[part].bytes for part in parts if part in manifest.files),
         counts.get("operators", {}),
         counts.get("flops"),
         counts.get("rewrites", {}),
@@ -131,8 +132,10 @@ def _inspect_onnx(path: Path) -> Inspection:
     with requires("export", "Inspecting an ONNX file"):
         import onnx_ir as ir
 
+        from perceiver_deploy.export.graph_files import stored_bytes
         from perceiver_deploy.export.operators import count_operators, count_parameters
         from perceiver_deploy.export.options import REWRITES
+    size = stored_bytes(path)  # refuses what is no ONNX file, and weights that are not beside it
     try:
         model = ir.load(path)
     except Exception as error:  # protobuf raises a family of its own
@@ -150,7 +153,7 @@ def _inspect_onnx(path: Path) -> Inspection:
                 model.graph.name or "graph",
                 model.metadata_props.get("perceiver_deploy.stage", "full"),
                 path.name,
-                path.stat().st_size,
+                size,
                 count_operators(model),
                 _flops(model),
                 json.loads(model.metadata_props.get(REWRITES, "{}")),

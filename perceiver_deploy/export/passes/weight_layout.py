@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -27,11 +29,20 @@ def transpose_weights(model: ir.Model) -> int:
         weight = graph.initializers.get(name)
         if weight is None:
             assert source.const_value is not None
-            array = np.ascontiguousarray(np.transpose(source.const_value.numpy(), perm))
-            tensor = ir.tensor(array, name=name)
-            weight = ir.Value(name=name, shape=ir.Shape(array.shape), type=source.type, const_value=tensor)
+            tensor = _transposed(source.const_value, perm, name)
+            weight = ir.Value(name=name, shape=tensor.shape, type=source.type, const_value=tensor)
             graph.register_initializer(weight)
         node.outputs[0].replace_all_uses_with(weight)
         graph.remove(node, safe=True)
         removed += 1
     return removed
+
+
+def _transposed(source: ir.TensorProtocol, perm: Sequence[int] | None, name: str) -> ir.LazyTensor:
+    """Transposed when it is read and not kept, so that a large model is not held twice."""
+
+    def transpose() -> ir.TensorProtocol:
+        return ir.Tensor(np.ascontiguousarray(np.transpose(source.numpy(), perm)), name=name)
+
+    sizes = np.transpose(np.broadcast_to(0, source.shape.numpy()), perm).shape
+    return ir.LazyTensor(transpose, source.dtype, ir.Shape(sizes), name=name)

@@ -1,0 +1,63 @@
+"""Rewrite an exported model for an older or newer version of ONNX's operators."""
+
+from __future__ import annotations
+
+import logging
+
+import onnx
+import onnx_ir as ir
+from onnxscript import version_converter
+
+from perceiver_deploy.errors import ExportError
+from perceiver_deploy.export.passes.older_operators import use_older_operators
+
+
+def set_opset(model: ir.Model, opset: int) -> None:
+    """Rewrite a model for an opset in place, and mark it with the lowest IR version that has it.
+
+    Raises:
+        ExportError: an operator of the model cannot be expressed in that opset.
+    """
+    if opset != (found := model.opset_imports[""]):
+        use_older_operators(model, opset)
+        _require_operators(model, opset)
+        _convert(model, opset)
+        if model.opset_imports[""] != opset:
+            changed = sorted(
+                {node.op_type for node in model.graph.all_nodes() if _since(node, opset) != _since(node, found)}
+            )
+            raise ExportError(
+                f"The model could not be rewritten from opset {found} to {opset}: onnx has no rule for one of the "
+                f"operators that differ between them ({', '.join(changed)}). Export it with --opset {found}."
+            )
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    model.ir_version = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+
+
+def _require_operators(model: ir.Model, opset: int) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain == "" and _since(node, opset) is None:
+            first = onnx.defs.get_schema(node.op_type).since_version
+            raise ExportError(
+                f"{node.name} needs the operator {node.op_type}, which opset {opset} does not have and which came with "
+                f"opset {first} at the latest. Export with a higher --opset."
+            )
+
+
+def _since(node: ir.Node, opset: int) -> int | None:
+    """The version that the operator of a node has in an opset; None where the opset does not have it."""
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, node.domain).since_version
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _convert(model: ir.Model, opset: int) -> None:
+    """Upwards by onnxscript's rules, downwards by onnx's; where a rule is missing the model stays as it was."""
+    logger = logging.getLogger(version_converter.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # which of the two is used, and a stack trace where neither can
+    try:
+        version_converter.convert_version(model, opset, fallback=True)
+    finally:
+        logger.setLevel(level)

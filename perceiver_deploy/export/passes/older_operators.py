@@ -1,0 +1,81 @@
+"""Write operators that an older opset does not have by those that it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+_GELU_SINCE, _NUM_OUTPUTS_SINCE = 20, 18
+
+
+def use_older_operators(model: ir.Model, opset: int) -> int:
+    """Write Gelu (of opset 20) by Erf or Tanh, and Split into equal parts (of opset 18) by Slice.
+
+    Requires: shapes and dtypes of the values. Ensures: neither is left where the opset has not got it, except splits
+    of an axis that is not a number. Returns how many nodes were rewritten.
+    """
+    rewrites: dict[str, Callable[[ir.Graph, ir.Node], list[ir.Node]]] = {}
+    if opset < _GELU_SINCE:
+        rewrites["Gelu"] = _gelu
+    if opset < _NUM_OUTPUTS_SINCE:
+        rewrites["Split"] = _slices
+    rewritten = 0
+    for node in list(model.graph):
+        if node.op_type in rewrites and node.domain == "" and (nodes := rewrites[node.op_type](model.graph, node)):
+            for index, new in enumerate(nodes):
+                new.name = f"{node.name}/{index}.{new.op_type}"
+            outputs = [new.outputs[0] for new in nodes[-len(node.outputs) :]]
+            ir.convenience.replace_nodes_and_values(model.graph, node, [node], nodes, node.outputs, outputs)
+            rewritten += 1
+    return rewritten
+
+
+def _gelu(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
+    """Half of x times 1 + erf(x / sqrt(2)), or times 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)), as ONNX defines it."""
+    x = node.inputs[0]
+    assert x is not None
+    assert x.dtype is not None
+    if node.attributes.get_string("approximate", "none") == "tanh":
+        inner = [_node("Mul", [x, x], x)]
+        inner.append(_node("Mul", [inner[-1].outputs[0], _constant(graph, 0.044715, x.dtype)], x))
+        inner.append(_node("Add", [inner[-1].outputs[0], _constant(graph, 1.0, x.dtype)], x))
+        inner.append(_node("Mul", [inner[-1].outputs[0], x], x))
+        inner.append(_node("Mul", [inner[-1].outputs[0], _constant(graph, math.sqrt(2 / math.pi), x.dtype)], x))
+        inner.append(_node("Tanh", [inner[-1].outputs[0]], x))
+    else:
+        inner = [_node("Mul", [x, _constant(graph, math.sqrt(0.5), x.dtype)], x)]
+        inner.append(_node("Erf", [inner[-1].outputs[0]], x))
+    shifted = _node("Add", [inner[-1].outputs[0], _constant(graph, 1.0, x.dtype)], x)
+    halved = _node("Mul", [x, _constant(graph, 0.5, x.dtype)], x)
+    return [*inner, shifted, halved, _node("Mul", [halved.outputs[0], shifted.outputs[0]], x)]
+
+
+def _slices(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
+    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    assert source is not None
+    nodes, start = [], 0
+    for output in node.outputs:
+        size = None if output.shape is None else output.shape[axis]
+        if not isinstance(size, int):
+            return []
+        bounds = [_constant(graph, [value], ir.DataType.INT64) for value in (start, start + size, axis)]
+        nodes.append(_node("Slice", [source, *bounds], output))
+        start += size
+    return nodes
+
+
+def _node(operator: str, inputs: list[ir.Value], like: ir.Value) -> ir.Node:
+    return ir.node(operator, inputs, outputs=[ir.Value(shape=like.shape, type=like.type)])
+
+
+def _constant(graph: ir.Graph, value: float | list[int], dtype: ir.DataType) -> ir.Value:
+    name = f"constant_{dtype.name.lower()}_{value}"
+    if name not in graph.initializers:
+        tensor = ir.Tensor(np.array(value, dtype.numpy()), name=name)
+        graph.register_initializer(
+            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(dtype), const_value=tensor)
+        )
+    return graph.initializers[name]
