@@ -101,7 +101,7 @@ def store(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
             return found
         number += 1
         free = f"{name}_{number}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=free)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=free)  # ascontiguousarray would give a scalar an axis
     value = ir.Value(name=free, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

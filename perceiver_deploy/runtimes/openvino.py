@@ -22,7 +22,9 @@ with requires("cpu", "Running with openvino"):
 class OpenVinoSession(Session):
     """A graph in OpenVINO's CPU plugin. `threads` None leaves the number of threads to it.
 
-    The precision hint is f32: left alone, the plugin computes in bf16 on CPUs that have it.
+    The precision hint is f32: left alone, the plugin computes in bf16 on CPUs that have it. The cache of kernels that
+    were made for other sizes is off: with it, an attention that once ran over a single token gives wrong numbers at
+    every later size (seen in 2026.4). Sizes that repeat need no cache.
     """
 
     runtime = "openvino"
@@ -30,7 +32,11 @@ class OpenVinoSession(Session):
 
     def __init__(self, file: Path, stage: Stage, axes: Mapping[str, Axis], threads: int | None = None) -> None:
         super().__init__(stage, axes)
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "CPU_RUNTIME_CACHE_CAPACITY": 0,
+        }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         try:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -168,6 +169,10 @@ def test_doctor_names_the_command_for_each_missing_extra():
 def test_bad_input_exits_with_one_paragraph_and_writes_nothing(bundle, tmp_path):
     (tmp_path / "no-image.png").write_text("not an image")
     Image.new("RGB", (4, 4)).save(tmp_path / "image.png")
+    weight = onnx.TensorProto(name="w", data_location=onnx.TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="../image.png")
+    foreign = onnx.ModelProto(graph=onnx.GraphProto(initializer=[weight]))
+    (tmp_path / "foreign.onnx").write_bytes(foreign.SerializeToString())
     changed = tmp_path / "changed.bundle"
     shutil.copytree(bundle, changed)
     (changed / "onnx/fp32.onnx").write_bytes(b"changed")
@@ -193,6 +198,13 @@ def test_bad_input_exits_with_one_paragraph_and_writes_nothing(bundle, tmp_path)
         (("train", "digits", "-o", "/proc/x"), 1, "/proc/x"),
         (("export", "digits", "-o", tmp_path / ("x" * 300)), 1, "too long"),
         (("export", "", "-o", tmp_path / "out"), 1, "is empty"),
+        (("export", "digits", "-o", tmp_path / "out", "--opset", "24"), 2, "24 is not in the range 17<=x<=23"),
+        (
+            ("export", "digits", "-o", tmp_path / "out", "--opset", "23", "--for", "tensorrt"),
+            2,
+            "reads opsets up to 22",
+        ),
+        (("inspect", tmp_path / "foreign.onnx"), 1, "reads weights from '../image.png', outside its folder"),
         (("nonsense",), 2, "No such command"),
     ]
     for arguments, code, words in cases:

@@ -23,7 +23,6 @@ from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.pipeline.inspection import inspect_path
 from tests.factories import directory_content, small_model
-from tests.task_factories import MODELS
 
 ONNX, DATA = "onnx/fp32.onnx", "onnx/fp32.onnx.data"
 EXTERNAL = GraphOptions(external_above=1000)
@@ -72,8 +71,8 @@ def test_two_exports_give_the_same_bytes(exported, tmp_path):
     assert directory_content(tmp_path / "again") == directory_content(exported)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_checker_accepts_every_model_with_its_weights_outside(name, shared_bundle, tmp_path):
+@pytest.mark.parametrize("name", ["masked_lm", "conv", "multimodal_autoencoding"])
+def test_the_checker_accepts_a_model_with_its_weights_outside(name, shared_bundle, tmp_path):
     model = ir.load(shared_bundle(name) / ONNX)
     write_graph(model, tmp_path / "model.onnx", external_above=0)
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
@@ -98,7 +97,7 @@ def test_a_model_at_the_threshold_stays_one_file(tmp_path):
 def test_int8_of_such_a_model_keeps_its_weights_outside_too_and_runs(bundle, tmp_path):
     np.savez(tmp_path / "data.npz", **some_inputs(bundle, batch=6))
     result = convert_bundle(bundle, precision="int8", calibration=tmp_path / "data.npz")
-    assert result.report.quantized == result.report.weight_gemms > 0
+    assert result.reports["full"].quantized == result.reports["full"].weight_gemms > 0
     files = {path.relative_to(bundle).as_posix() for path in (bundle / "onnx").iterdir()}
     assert files == {ONNX, DATA, "onnx/int8.onnx", "onnx/int8.onnx.data"} <= set(Bundle.open(bundle).manifest.files)
     assert result.onnx_bytes == sum((bundle / f"onnx/int8.onnx{suffix}").stat().st_size for suffix in ("", ".data"))
