@@ -102,7 +102,7 @@ def test_int8_of_such_a_model_keeps_its_weights_outside_too_and_runs(bundle, tmp
     assert files == {ONNX, DATA, "onnx/int8.onnx", "onnx/int8.onnx.data"} <= set(Bundle.open(bundle).manifest.files)
     assert result.onnx_bytes == sum((bundle / f"onnx/int8.onnx{suffix}").stat().st_size for suffix in ("", ".data"))
     inputs = some_inputs(bundle)
-    with load(bundle, "openvino") as full, load(bundle, "openvino", variant="int8") as int8:
+    with load(bundle) as full, load(bundle, variant="int8") as int8:
         reference, found = full.run(inputs)["logits"], int8.run(inputs)["logits"]
     # INT8 on random weights and noise: wrong wiring gives an error of 1
     assert 0 < np.linalg.norm(found - reference) / np.linalg.norm(reference) < 0.5
@@ -179,8 +179,7 @@ def test_a_failed_gate_keeps_the_weights_with_the_graph(tmp_path, monkeypatch):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-import torch, transformers
-from perceiver_deploy import export_model
+import torch
 from perceiver_deploy.export.graph_files import write_graph
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
@@ -189,9 +188,9 @@ torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 model = load_checkpoint(folder / "checkpoint").eval()
+sum(float(p.sum()) for p in model.parameters())  # the file of weights is mapped, and read only now
 figures = {"parameters": sum(p.numel() for p in model.parameters()), "loaded": peak()}
-options = GraphOptions(external_above=0)
-graph = trace_model(model, model.signature, options)
+graph = trace_model(model, model.signature, GraphOptions())
 figures["traced"] = peak()
 write_graph(graph, folder / "model.onnx", 0)
 figures["written"] = peak()
@@ -214,5 +213,6 @@ def test_the_language_model_of_201_million_parameters_is_exported_without_holdin
     assert (tmp_path / "model.onnx.data").stat().st_size > 0.99 * weights
     assert (tmp_path / "model.onnx").stat().st_size < 1 << 20
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
-    # One tensor at a time: the largest is 1280 x 1280, so 10 % of the weights is far more than writing needs.
+    # A copy of the weights would add 100 %; tracing and its libraries add some, writing one tensor at a time little.
+    assert figures["traced"] - figures["loaded"] < 0.5 * weights
     assert figures["written"] - figures["traced"] < 0.1 * weights

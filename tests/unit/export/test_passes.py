@@ -147,6 +147,15 @@ def test_axes_inside_expressions_are_renamed_as_whole_words():
     assert shape_of(inner) == ["batch", "height*width", "3*height + width"]
 
 
+def test_whole_divisions_are_written_as_in_the_signature_and_sizes_left_unknown_are_inferred():
+    graph = two_relus(["s0", 3, "(s7//4)", "2*((s70//2)) + 1"], ["s0", 3, "s7", "s70"])
+    name_axes(graph, signature("batch", 3, "height", "width"))
+    assert shape_of(next(iter(graph.graph)).outputs[0]) == ["batch", 3, "height/4", "2*(width/2) + 1"]
+    graph = two_relus(["s0", 3, None, None], ["s0", 3, "s7", "s70"])
+    name_axes(graph, signature("batch", 3, "height", "width"))
+    assert shape_of(next(iter(graph.graph)).outputs[0]) == ["batch", 3, "height", "width"]
+
+
 def test_an_axis_that_was_fixed_to_a_number_stays_a_number():
     x, y = value("x", "s0", 3, 5, "s70"), value("y", "s0", 3, 5, "s70")
     graph = model([x], [y], [node("Relu", [x], y)])
