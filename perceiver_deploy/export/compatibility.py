@@ -25,7 +25,7 @@ class Reads(NamedTuple):
 # From the releases on: the first is the oldest that this package supports. onnxruntime refuses what is newer and names
 # its limit, which was read off 1.22.0 and 1.23.0. OpenVINO 2025.2 and TensorRT-RTX 1.7 took each opset to 25 and each
 # IR version to 13 (a model of one operator); OpenVINO takes the newest form it knows of an operator. TensorRT: "opset 9
-# to opset 24" in docs/operators.md of onnx-tensorrt for 10.15; before it, what ONNX 1.17 has.
+# to opset 24" in docs/operators.md of onnx-tensorrt for 10.15; for older ones ONNX 1.17's is assumed.
 _ONNXRUNTIME = (Reads((1, 22), 22, 10), Reads((1, 23), 23, 11))
 _PACKAGES: dict[RuntimeName, tuple[str, tuple[Reads, ...]]] = {
     "onnxruntime": ("onnxruntime", _ONNXRUNTIME),

@@ -39,5 +39,7 @@ def stored_bytes(path: Path) -> int:
 def copy_model(path: Path, folder: Path) -> Path:
     """Copy a model with its weights to a folder; returns the copy's path."""
     for file in model_files(path):
-        shutil.copyfile(file, folder / file.name)
+        target = folder / file.relative_to(path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
     return folder / path.name

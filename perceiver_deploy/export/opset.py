@@ -40,10 +40,9 @@ def set_opset(model: ir.Model, opset: int) -> None:
 def _require_operators(model: ir.Model, opset: int) -> None:
     for node in model.graph.all_nodes():
         if node.domain == "" and _since(node, opset) is None:
-            first = onnx.defs.get_schema(node.op_type).since_version
             raise ExportError(
-                f"{node.name} needs the operator {node.op_type}, which opset {opset} does not have and which came with "
-                f"opset {first} at the latest. Export with a higher --opset."
+                f"{node.name} needs the operator {node.op_type}, which opset {opset} does not have. "
+                "Export with a higher --opset."
             )
 
 

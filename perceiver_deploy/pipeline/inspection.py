@@ -138,8 +138,9 @@ def _inspect_onnx(path: Path) -> Inspection:
     size = stored_bytes(path)  # refuses what is no ONNX file, and weights that are not beside it
     try:
         model = ir.load(path)
+        rewrites, flops = json.loads(model.metadata_props.get(REWRITES, "{}")), _flops(model)
     except Exception as error:  # protobuf raises a family of its own
-        raise BundleError(f"{path} is not an ONNX file ({error}). Give a bundle or an ONNX file.") from error
+        raise BundleError(f"{path} cannot be read as an ONNX file ({error}). Give a bundle or an ONNX file.") from error
     return Inspection(
         path=str(path),
         task=model.metadata_props.get("perceiver_deploy.task"),
@@ -155,8 +156,8 @@ def _inspect_onnx(path: Path) -> Inspection:
                 path.name,
                 size,
                 count_operators(model),
-                _flops(model),
-                json.loads(model.metadata_props.get(REWRITES, "{}")),
+                flops,
+                rewrites,
             ),
         ),
         engines=(),

@@ -169,6 +169,34 @@ def test_an_onnx_file_of_others_that_reads_outside_its_folder_is_refused(bundle,
         inspect_path(tmp_path / "foreign/model.onnx")
 
 
+def foreign_file(path, **metadata):
+    """A model of others: an operator of their own, a sequence, a shape that is not known."""
+    nodes = [
+        onnx.helper.make_node("Theirs", ["x"], ["y"], domain="their.domain"),
+        onnx.helper.make_node("SequenceConstruct", ["x"], ["s"]),
+    ]
+    outputs = [onnx.ValueInfoProto(name="y"), onnx.helper.make_tensor_sequence_value_info("s", 1, None)]
+    graph = onnx.helper.make_graph(nodes, "g", [onnx.helper.make_tensor_value_info("x", 1, ["n", None])], outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+    for key, value in metadata.items():
+        model.metadata_props.add(key=f"perceiver_deploy.{key}", value=value)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_onnx_file_not_made_here_is_described_without_what_it_does_not_say(tmp_path):
+    found = inspect_path(foreign_file(tmp_path / "foreign.onnx"))
+    assert found.graphs[0].operators == {"their.domain.Theirs": 1, "SequenceConstruct": 1}
+    assert (found.task, found.axes, found.provenance["opset"]) == (None, {}, 13)
+    assert [tensor.name for tensor in (*found.inputs, *found.outputs)] == ["x", "y", "s"]
+
+
+@pytest.mark.parametrize("metadata", [{"rewrites": "none"}, {"axes": "[1]"}, {"axes": '{"x": {"opt": 0}}'}])
+def test_metadata_that_only_looks_like_ours_is_refused(tmp_path, metadata):
+    with pytest.raises(BundleError, match="cannot be read as an ONNX file"):
+        inspect_path(foreign_file(tmp_path / "foreign.onnx", **metadata))
+
+
 def test_a_failed_gate_keeps_the_weights_with_the_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(parity.Verdict, "passed", property(lambda self: False))
     with pytest.raises(ParityError):

@@ -14,6 +14,7 @@ import pytest
 
 from perceiver_deploy import export_model, load
 from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.cli.export import command
 from perceiver_deploy.errors import ExportError, UsageError
 from perceiver_deploy.evaluate.grid import make_inputs, shape_grid
 from perceiver_deploy.export import compatibility
@@ -146,6 +147,11 @@ def test_what_a_runtime_reads_is_that_of_the_installed_release(installed, opset,
     monkeypatch.setattr(compatibility, "version", lambda package: installed)
     text, reads = newest_readable("onnxruntime")
     assert (text, reads.opset, reads.ir_version) == (installed, opset, LOWEST_IR[opset])
+
+
+def test_the_command_line_offers_the_runtimes_that_are_known():
+    (option,) = (option for option in command.params if option.name == "runtimes")
+    assert tuple(option.type.choices) == tuple(compatibility._PACKAGES)
 
 
 def test_the_installed_onnxruntime_reads_every_opset_that_it_is_said_to(tmp_path):
