@@ -29,8 +29,9 @@ from peers.measuring import Case, Timing, brief, check, time_beside
 from peers.optimum_environment import NotInstalledError, optimum_python
 from peers.plans import EAGER, EXPORTERS, FULL, OURS, SMALL, Plan
 from peers.sources import EagerSource, Gemm, GemmSource, GraphSource
-from peers.verdicts import RUNTIMES, judge_targets
+from peers.verdicts import RUNTIMES, judge_targets, report
 
+from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.evaluate.workers import Source
@@ -71,6 +72,7 @@ class Experiment:
         self.exporters = [name for name in EXPORTERS if name in options.exporters]
         self.results = Results(options.output, model)
         self.size = "small" if options.small else "full"
+        self.gate = ["--gate"] if options.gate else []
 
     def run(self) -> None:
         """All of it."""
@@ -112,7 +114,7 @@ class Experiment:
                 arguments = [str(self.folder / "checkpoint"), str(self.folder / exporter), self.plan.optimum_task]
                 took = self._run([str(optimum_python()), script, *arguments], PYTHONPATH="")
             else:
-                took = self._python("peers.export_one", exporter, self.plan.class_name, str(self.folder))
+                took = self._python("peers.export_one", exporter, self.plan.class_name, str(self.folder), *self.gate)
             if "error" in took:
                 return {"exports": False, "error": brief(took["error"])}
             facts = self._python("peers.graph_facts", str(self._file(exporter)))
@@ -130,6 +132,9 @@ class Experiment:
         graphs = [self._graph(name, runtime) for name in self._timed() for runtime in RUNTIMES]
         limit = self._limit()
         sources: list[Source] = [eager, *graphs, *([limit] if limit else [])]
+        for row in self.results.model["rows"].values():
+            row.pop("latency", None)  # of an earlier run, beside another eager
+        self.results.model.pop("limit", None)
         plan = self.plan
         timings = time_beside(sources, case.inputs, threads=self.threads, rounds=plan.rounds, fresh=plan.fresh)
         self.results.put_row(EAGER, {"latency": {"torch": timings[eager].to_json(case)}})
@@ -199,6 +204,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small models, to try the program")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--exporters", type=lambda text: text.split(","), default=EXPORTERS, metavar="NAME,NAME")
+    parser.add_argument("--gate", action="store_true", help="also time all of export_model, its parity gate included")
     options = parser.parse_args()
     if unknown := {*options.models} - {*FULL}:
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(FULL)}")
@@ -208,9 +214,18 @@ def main() -> None:
         parser.error("--small needs --output: its figures are not results")
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel("INFO")
+    failed = []
     for model in options.models or DEFAULT_MODELS:
         with tempfile.TemporaryDirectory() as folder:
-            Experiment(model, Path(folder), options).run()
+            try:
+                experiment = Experiment(model, Path(folder), options)
+                experiment.run()
+                print("\n".join(report(model, experiment.results.model)), flush=True)
+            except (PerceiverDeployError, subprocess.SubprocessError) as error:
+                failed.append(model)
+                log.error("%s was not finished: %s\n%s", model, error, getattr(error, "stderr", None) or "")
+    if failed:
+        sys.exit(f"Not finished: {', '.join(failed)}. Rows that were measured are in {options.output}.")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ _LITTLE_MULTIMODAL = {
 
 def _little(plan: Plan, config: Mapping[str, Any], usual: Sizes, *others: Sizes) -> Plan:
     first, second, third = others
-    return replace(plan, config=config, usual=usual, others=(first, second, third), fresh=False, targets=())
+    return replace(plan, config=config, usual=usual, others=(first, second, third), fresh=False)
 
 
 def _little_image(plan: Plan) -> Plan:

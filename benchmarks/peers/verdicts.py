@@ -1,4 +1,4 @@
-"""Figures that the targets of a plan are about, and whether they were reached."""
+"""Figures that the targets of a plan are about, whether they were reached, and all of it as lines of text."""
 
 from __future__ import annotations
 
@@ -39,3 +39,32 @@ def judge_targets(targets: Sequence[Target], rows: Mapping[str, Any]) -> list[di
         relation = "at least" if target.at_least else "at most"
         verdicts.append({"figure": target.figure, relation: target.bound, "found": found, "reached": reached})
     return verdicts
+
+
+def report(model: str, found: Mapping[str, Any]) -> list[str]:
+    """What was timed, beside eager and the limit; where our export's time goes; the targets."""
+    rows, limit = found["rows"], found.get("limit")
+    eager = rows[EAGER]["latency"]["torch"]
+    lines = [f"{model}: {found['threads']} threads, {found['rounds']} rounds, {found['total_seconds']:.0f} s in all"]
+    for exporter, row in rows.items():
+        for runtime, timing in row.get("latency", {}).items():
+            text = f"{exporter} in {runtime}: "
+            if "median" in timing and "median" in eager:
+                text += f"{timing['median']:.3f} s, {eager['median'] / timing['median']:.2f}x eager's speed, "
+                text += f"{timing['peak_bytes'] / 1e9:.2f} GB, relative L2 {timing['relative_l2']}"
+                text += f", {timing['median'] / limit['seconds']:.2f}x the limit" if limit else ""
+            else:
+                text += timing.get("error", "")
+            lines.append("  " + text)
+    if limit:
+        rate = limit["flops_per_second"] / 1e9
+        lines.append(f"  limit: {limit['seconds']:.3f} s for {limit['flops'] / 1e9:.0f} GFLOP, {rate:.0f} GFLOP/s")
+    if stages := rows.get(OURS, {}).get("stages"):
+        parts = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items())
+        lines.append(f"  our export: {rows[OURS]['export_seconds']:.1f} s: {parts}")
+    for target in found["targets"]:
+        relation = "at least" if "at least" in target else "at most"
+        value = "not measured" if target["found"] is None else f"{target['found']:.2f}"
+        verdict = "reached" if target["reached"] else "MISSED"
+        lines.append(f"  {verdict}: {target['figure']} {value}, {relation} {target[relation]}")
+    return lines
