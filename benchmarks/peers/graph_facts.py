@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_deploy.export.flops import shape_at
 from perceiver_deploy.export.operators import count_operators
 
 
@@ -44,7 +45,7 @@ def count_gemms(model: ir.Model, sizes: Mapping[str, int]) -> Counter[tuple[int,
     for node in model.graph.all_nodes():
         if node.op_type not in ("MatMul", "Gemm"):
             continue
-        left, right = (_shape(value, sizes) for value in node.inputs[:2])
+        left, right = (shape_at(value, sizes) for value in node.inputs[:2] if value is not None)
         if node.op_type == "Gemm":
             left = left[::-1] if node.attributes.get_int("transA", 0) else left
             right = right[::-1] if node.attributes.get_int("transB", 0) else right
@@ -54,15 +55,6 @@ def count_gemms(model: ir.Model, sizes: Mapping[str, int]) -> Counter[tuple[int,
             batch, m = 1, batch * m
         counts[batch, m, k, n] += 1
     return counts
-
-
-def _shape(value: ir.Value | None, sizes: Mapping[str, int]) -> list[int]:
-    if value is None or value.shape is None:
-        raise ValueError(f"the shape of {value} is not in the file, so its products cannot be counted")
-    shape = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape]
-    if not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"{value.name} has shape {value.shape}, which {dict(sizes)} does not determine")
-    return [int(size) for size in shape if size is not None]
 
 
 if __name__ == "__main__":
