@@ -17,50 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers.models.perceiver import modeling_perceiver
+from peers.huggingface import CONFIGURATIONS, random_model, reference_outputs
 
 from perceiver_deploy import export_model
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 
-IMAGES = {
-    "num_latents": 512,
-    "d_latents": 1024,
-    "num_blocks": 8,
-    "num_self_attends_per_block": 6,
-    "num_self_attention_heads": 8,
-    "num_cross_attention_heads": 1,
-    "num_labels": 1000,
-}
-TEXT = {"qk_channels": 8 * 32, "v_channels": 1280}
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "PerceiverForMaskedLM": TEXT,
-    "PerceiverForSequenceClassification": TEXT,
-    "PerceiverForImageClassificationFourier": {**IMAGES, "d_model": 261},
-    "PerceiverForImageClassificationLearned": {**IMAGES, "d_model": 512, "image_size": 224},
-    "PerceiverForImageClassificationConvProcessing": {**IMAGES, "d_model": 322},
-    "PerceiverForOpticalFlow": {
-        "num_latents": 2048,
-        "d_latents": 512,
-        "num_blocks": 1,
-        "num_self_attends_per_block": 24,
-        "num_self_attention_heads": 16,
-        "num_cross_attention_heads": 1,
-        "d_model": 322,
-    },
-    "PerceiverForMultimodalAutoencoding": {
-        "num_latents": 784,
-        "d_latents": 512,
-        "num_blocks": 1,
-        "num_self_attends_per_block": 8,
-        "num_self_attention_heads": 8,
-        "num_cross_attention_heads": 1,
-        "d_model": 704,
-        "num_labels": 700,
-    },
-}
 RESULTS = Path(__file__).parent / "results" / "full_size_parity.json"
 
 
@@ -76,9 +39,7 @@ def main() -> None:
 
 def measure(name: str) -> dict[str, Any]:
     """Parity and export figures of one class."""
-    torch.manual_seed(0)
-    reference = getattr(modeling_perceiver, name)(transformers.PerceiverConfig(**CONFIGURATIONS[name])).eval()
-    perturb(reference)
+    reference = random_model(name)
     inputs = make_inputs(name)
     figures: dict[str, Any] = {"parameters": sum(p.numel() for p in reference.parameters())}
     figures["inputs"] = {key: list(value.shape) for key, value in inputs.items()}
@@ -104,33 +65,6 @@ def measure(name: str) -> dict[str, Any]:
         ]
         figures["capped"] = result.capped
     return figures
-
-
-def reference_outputs(name: str, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Hugging Face's outputs under our names."""
-    if name == "PerceiverForOpticalFlow":
-        return {"flow": model(inputs=inputs["patches"]).logits}
-    if name == "PerceiverForMultimodalAutoencoding":
-        points = {"image": inputs["image_points"], "audio": inputs["audio_points"], "label": None}
-        modalities = {key: inputs[key] for key in ("image", "audio", "label")}
-        logits = model(inputs=modalities, subsampled_output_points=points).logits
-        return {
-            "image_reconstruction": logits["image"],
-            "audio_reconstruction": logits["audio"],
-            "label_logits": logits["label"],
-        }
-    return {"logits": model(**inputs).logits}
-
-
-def perturb(model: torch.nn.Module) -> None:
-    """Add noise to every weight: Hugging Face's initialisation leaves the output all but independent of the input."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            scale = 0.3 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
-            parameter.add_(torch.randn_like(parameter) * scale)
-        for name, buffer in model.named_buffers():
-            if "running" in name:
-                buffer.copy_(torch.rand_like(buffer) + 0.5)
 
 
 def make_inputs(name: str) -> dict[str, torch.Tensor]:

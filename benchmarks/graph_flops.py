@@ -19,7 +19,8 @@ from typing import Any
 import onnx_ir as ir
 import torch
 import transformers
-from full_size_parity import CONFIGURATIONS, make_inputs, reference_outputs
+from full_size_parity import make_inputs
+from peers.huggingface import CONFIGURATIONS, reference_outputs
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.perceiver import modeling_perceiver

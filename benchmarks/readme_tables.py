@@ -53,6 +53,47 @@ def full_size_parity(document: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def export_peers(document: dict[str, Any]) -> str:
+    """Each exporter's graph: right at other sizes?, size, seconds, and speed-up and peak memory beside eager's."""
+    header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export", "onnxruntime", "OpenVINO"]
+    lines = []
+    for model, found in document["models"].items():
+        eager = found["rows"]["huggingface-eager"]["latency"]["torch"]
+        lines.append([model, "none: Hugging Face eager", *[""] * 4, *[latency_cell(eager, eager)] * 2])
+        for exporter, row in found["rows"].items():
+            if exporter == "huggingface-eager":
+                continue
+            if not row["exports"]:
+                lines.append(["", exporter, "not exported", *[""] * 5])
+                continue
+            latency = row.get("latency", {})
+            lines.append(
+                [
+                    "",
+                    exporter,
+                    f"{sum(check['right'] for check in row['checks'][1:])} of 3",
+                    f"{row['nodes']:,}",
+                    f"{row['bytes'] / 1e6:.0f} MB",
+                    f"{row['export_seconds']:.0f} s",
+                    *(latency_cell(latency.get(runtime), eager) for runtime in ("onnxruntime", "openvino")),
+                ]
+            )
+        if limit := found.get("limit"):
+            speed = f"{limit['seconds']:.2f} s, {eager['median'] / limit['seconds']:.2f}x"
+            lines.append(["", "limit: our graph's matrix products alone", *[""] * 4, speed, speed])
+    return table(header, lines)
+
+
+def latency_cell(latency: dict[str, Any] | None, eager: dict[str, Any]) -> str:
+    """Median seconds, speed-up and peak memory; empty where it was not timed."""
+    if latency is None:
+        return ""
+    if "median" not in latency or not latency["right"]:
+        return "failed"
+    median = latency["median"]
+    return f"{median:.2f} s, {eager['median'] / median:.2f}x, {latency['peak_bytes'] / 1e9:.1f} GB"
+
+
 def trained() -> str:
     """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
     header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
@@ -91,6 +132,7 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
 TABLES: dict[str, Callable[[], str]] = {
     "digits": from_results("digits/benchmark.json", digits),
     "trained": trained,
+    "export_peers": from_results("export_peers.json", export_peers),
     "full_size_parity": from_results("full_size_parity.json", full_size_parity),
 }
 

@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import resource
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.runtimes.session import Session
 
 _STARTUP_SECONDS = 300
 _SETTLE_SECONDS = 0.003
 """Pause between calls: the threads of the engine called last go on spinning for a moment."""
+
+
+class Runnable(Protocol):
+    """What a worker runs; a `Session` is one."""
+
+    def run(self, inputs: Arrays, /) -> Arrays:
+        """Outputs for inputs."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class Source(Protocol):
+    """Says what a worker runs: it travels to the worker's process, is opened there, and names the worker here."""
+
+    def open(self, threads: int | None) -> Runnable:
+        """What it names, ready to run."""
+        ...
+
+
+SourceT = TypeVar("SourceT", bound=Source)
 
 
 @dataclass(frozen=True)
@@ -32,11 +58,15 @@ class CandidateName:
     def __str__(self) -> str:
         return "eager fp32" if self.runtime == "torch" else f"{self.runtime} {self.variant}"
 
+    def open(self, threads: int | None) -> Session:
+        """A session on it."""
+        return load(self.bundle, runtime=self.runtime, variant=self.variant, threads=threads)
 
-class Worker:
+
+class Worker(Generic[SourceT]):
     """A session in a process of its own. `load_seconds` is how long opening it took, imports included."""
 
-    def __init__(self, name: CandidateName, threads: int | None) -> None:
+    def __init__(self, name: SourceT, threads: int | None) -> None:
         self.name = name
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -60,6 +90,17 @@ class Worker:
         """Seconds of one run on the kept inputs, measured inside the worker."""
         self._connection.send(("time", None))
         return float(self._receive())
+
+    def last_outputs(self) -> Arrays:
+        """Outputs of the last `time_run`."""
+        self._connection.send(("last", None))
+        outputs: Arrays = self._receive()
+        return outputs
+
+    def peak_bytes(self) -> int:
+        """The most memory that the whole process has held so far."""
+        self._connection.send(("peak", None))
+        return int(self._receive())
 
     def close(self) -> None:
         """End the process."""
@@ -92,15 +133,16 @@ class Worker:
         self.close()
 
 
-def _serve(connection: Connection, name: CandidateName, threads: int | None) -> None:
+def _serve(connection: Connection, name: Source, threads: int | None) -> None:
     started = time.perf_counter()
     try:
-        session = load(name.bundle, runtime=name.runtime, variant=name.variant, threads=threads)
+        session = name.open(threads)
     except PerceiverDeployError as error:
         connection.send(error)
         return
     connection.send(time.perf_counter() - started)
     kept: Arrays = {}
+    outputs: Arrays = {}
     while True:
         order, inputs = connection.recv()
         if order == "stop":
@@ -109,19 +151,35 @@ def _serve(connection: Connection, name: CandidateName, threads: int | None) -> 
         if order == "keep":
             kept = inputs
             connection.send(None)
-            continue
-        started = time.perf_counter()
-        try:
-            outputs = session.run(inputs if order == "run" else kept)
-        except PerceiverDeployError as error:
-            connection.send(error)
-            continue
-        connection.send(outputs if order == "run" else time.perf_counter() - started)
+        elif order == "peak":
+            connection.send(_peak_bytes())
+        elif order == "last":
+            connection.send(outputs)
+        else:
+            outputs = {}
+            started = time.perf_counter()
+            try:
+                outputs = session.run(inputs if order == "run" else kept)
+            except PerceiverDeployError as error:
+                connection.send(error)
+                continue
+            connection.send(outputs if order == "run" else time.perf_counter() - started)
+
+
+def _peak_bytes() -> int:
+    """ru_maxrss, which Linux gives in KiB and macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def time_round_robin(
-    workers: Sequence[Worker], inputs: Arrays, *, seconds: float, warm_up: int = 5, least: int = 10, most: int = 300
-) -> dict[CandidateName, list[float]]:
+    workers: Sequence[Worker[SourceT]],
+    inputs: Arrays,
+    *,
+    seconds: float,
+    warm_up: int = 5,
+    least: int = 10,
+    most: int = 300,
+) -> dict[SourceT, list[float]]:
     """Raw seconds of each worker on the same inputs, one run each in turn.
 
     Rounds go on until `seconds` have passed, at least `least` and at most `most` of them, after `warm_up` that do not
@@ -131,7 +189,7 @@ def time_round_robin(
         worker.keep(inputs)
         for _ in range(warm_up):
             worker.time_run()
-    samples: dict[CandidateName, list[float]] = {worker.name: [] for worker in workers}
+    samples: dict[SourceT, list[float]] = {worker.name: [] for worker in workers}
     started = time.perf_counter()
     for finished in range(most):
         if finished >= least and time.perf_counter() - started > seconds:
