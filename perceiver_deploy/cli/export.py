@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     "--split", "split", flag_value="beside", help="Write encoder and decoder too, to encode once and query often."
 )
 @click.option("--split-only", "split", flag_value="only", help="Write encoder and decoder instead of the whole model.")
+@click.option(
+    "--raw-inputs",
+    is_flag=True,
+    help="Fold preprocessing into the graph: it takes pixels, bytes or samples as they are.",
+)
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
@@ -47,6 +52,7 @@ def command(
     *,
     form: Form | None,
     split: Split | None,
+    raw_inputs: bool,
     no_validate: bool,
     no_weights: bool,
     gate_seconds: float,
@@ -71,6 +77,7 @@ def command(
         weights=not no_weights,
         gate_seconds=gate_seconds,
         options=GraphOptions(reassociate=not no_reassociate),
+        raw_inputs=raw_inputs,
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
-from perceiver_deploy.errors import ExportError, ParityError
+from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.flops import flops_at_opt
@@ -26,6 +26,9 @@ from perceiver_deploy.manifest import Axis, Manifest, Signature, Stage, StageNam
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.raw.building import raw_model
+from perceiver_deploy.model.raw.wrapping import RawModel
 from perceiver_deploy.model.tasks.stages import stage_module
 from perceiver_deploy.pipeline.export_gate import keep_evidence, run_gate, write_samples
 from perceiver_deploy.progress import log
@@ -93,6 +96,7 @@ def export_model(
     weights: bool = True,
     gate_seconds: float = GATE_SECONDS,
     options: GraphOptions | None = None,
+    raw_inputs: bool = False,
 ) -> ExportResult:
     """Write a bundle with the `fp32` variant.
 
@@ -109,8 +113,10 @@ def export_model(
         weights: put the source model's weights in the bundle.
         gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
         options: how the graphs are written.
+        raw_inputs: let the graph take raw data, its preprocessing folded in.
 
     Raises:
+        UsageError: the model has no raw inputs.
         CheckpointError, BundleError, ExportError: nothing was written.
         ParityError: the gate failed; the evidence is in `PATH.failed/`.
     """
@@ -118,15 +124,17 @@ def export_model(
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
-    stages = _stages(model, signature, split)
+    traced = _raw(model, config, split) if raw_inputs else model
+    signature = cast(Signature, traced.signature)
+    stages = _stages(traced, signature, split)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
-        with _in_eval_mode(model):
+        with _in_eval_mode(traced):
             for stage in stages:
                 result.graphs[stage.name] = _write_graph(stage, staging, options or GraphOptions())
         files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
-        reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
+        reference, preprocessing = Reference(traced, signature), None if config is None else config.preprocessing
         with open_graphs(files, _specs(signature, stages), _axes(signature, stages)) as session:
             gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
         result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
@@ -198,6 +206,20 @@ def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:
         )
     ours = isinstance(config, PerceiverConfig) and signature.task != "custom"
     return signature, config if ours else None
+
+
+def _raw(model: nn.Module, config: PerceiverConfig | None, split: Split | None) -> RawModel:
+    if split is not None:
+        raise UsageError(
+            "Raw inputs and the stages encoder and decoder do not go together: the stages take preprocessed arrays. "
+            "Leave out --raw-inputs, or --split and --split-only."
+        )
+    if config is None:
+        raise UsageError(
+            f"{type(model).__name__} is a module of your own, whose preprocessing is not known here: it has no raw "
+            "inputs. Put the preprocessing into its forward, or leave raw_inputs out."
+        )
+    return raw_model(cast(PerceiverModel, model))
 
 
 @contextlib.contextmanager
