@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from perceiver_deploy.strict import Strict
 
-
 MASKED_BYTE = 255
 """What stands for a masked byte in raw text: UTF-8 never has it."""
 

@@ -22,7 +22,7 @@ from perceiver_deploy.export.flops import flops_at_opt
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import OPSET, trace_model
-from perceiver_deploy.manifest import Axis, Manifest, Signature, Stage, StageName, Variant, graph_file
+from perceiver_deploy.manifest import Axis, Manifest, RuntimeName, Signature, Stage, StageName, Variant, graph_file
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
@@ -241,6 +241,13 @@ def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
     )
 
 
+def _runtimes(stages: Sequence[ExportedStage]) -> tuple[RuntimeName, ...]:
+    """Runtimes that read the graphs: TensorRT has no 16-bit integers, which raw sound is."""
+    if any(spec.dtype == "int16" for stage in stages for spec in stage.signature.stage.inputs):
+        return ("onnxruntime", "openvino")
+    return ("onnxruntime", "openvino", "tensorrt-rtx")
+
+
 def _manifest(
     signature: Signature,
     stages: Sequence[ExportedStage],
@@ -259,7 +266,7 @@ def _manifest(
         variants={
             _VARIANT: Variant(
                 precision="fp32",
-                runtimes=("onnxruntime", "openvino", "tensorrt-rtx"),
+                runtimes=_runtimes(stages),
                 files={name: graph.file for name, graph in result.graphs.items()},
                 recipe={"graphs": counts},
             )

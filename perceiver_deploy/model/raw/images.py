@@ -15,7 +15,7 @@ from perceiver_deploy.preprocessing import ImagePreprocessing
 
 
 class RawImageModel(RawModel):
-    """`image_uint8` [batch, height, width, 3] of any size, cropped, resized and normalised as the preprocessing says."""
+    """`image_uint8` [batch, height, width, 3] of any size; cropped, resized, normalised as the preprocessing says."""
 
     def __init__(self, model: PerceiverModel, preprocessing: ImagePreprocessing) -> None:
         super().__init__(model)
