@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-LARGEST_ERROR = 2.0**-12
+LARGEST_ERROR = 2.0**-11
 """By how much a level before rounding may be off, in levels, in a runtime that computes weights in float32."""
 _WEIGHT_BITS = 22
 _LOW_BITS = 11
@@ -38,7 +38,7 @@ class BicubicResize(nn.Module):
 
     `crop_fraction`: take the square in the middle whose side is this share of the short side. `cover`: take what has
     the sides' ratio of `size`, as large as it can be, in the middle. Neither: take all. Levels are rounded with
-    `rounding` added to them, 0 but in tests of what rounding does.
+    `rounding` added to them, which is 0 but where it is asked what rounding does.
     """
 
     def __init__(self, size: tuple[int, int], *, crop_fraction: float | None = None, cover: bool = False) -> None:
