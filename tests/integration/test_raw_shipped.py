@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.data.raw_sets import raw_data_set
-from perceiver_deploy.errors import InputError
 from perceiver_deploy.pipeline.benchmark import benchmark_bundles
-from perceiver_deploy.preprocessing import AudioPreprocessing
 
 DATA = Path("tests/data")
 FRAMES = (DATA / "flow/cat_first.png", DATA / "flow/cat_second.png")
@@ -95,6 +90,7 @@ def test_raw_bundle_gives_the_flow_of_the_plain_one_in_pixels(
     np.testing.assert_allclose(flows[1], flows[0], rtol=0, atol=1e-3)  # pixels
 
 
+@pytest.mark.full
 def test_benchmark_measures_a_raw_bundle_on_the_bytes_of_its_data_set(
     exported: Callable[[str], tuple[Path, Path]], tmp_path: Path
 ) -> None:
@@ -109,10 +105,3 @@ def test_benchmark_measures_a_raw_bundle_on_the_bytes_of_its_data_set(
         )
     assert eager[1] == eager[0]
     assert len(eager[0]) == 3
-
-
-def test_data_set_of_sounds_of_many_lengths_is_refused_for_a_raw_bundle() -> None:
-    data = load_dataset("digits")
-    sounds = dataclasses.replace(data, preprocessing=AudioPreprocessing(sample_rate=8, samples=8, samples_per_patch=4))
-    with pytest.raises(InputError, match="do not tell the raw data"):
-        raw_data_set(sounds)
