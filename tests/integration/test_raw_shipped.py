@@ -64,8 +64,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     [
         "digits",
         "sentiment",
-        "languages",
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("films-video", "films-audiovisual")),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("languages", "films-video", "films-audiovisual")),
     ],
 )
 def test_raw_bundle_says_of_a_real_file_what_the_plain_one_says(
@@ -77,6 +76,7 @@ def test_raw_bundle_says_of_a_real_file_what_the_plain_one_says(
     np.testing.assert_allclose([p for _, p in raw["classes"]], [p for _, p in plain["classes"]], atol=2e-3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_raw_bundle_gives_the_flow_of_the_plain_one_in_pixels(
     runtime: str, exported: Callable[[str], tuple[Path, Path]], tmp_path: Path
