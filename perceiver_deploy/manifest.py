@@ -47,6 +47,9 @@ RuntimeName = Literal[
 ]
 
 
+RAW_DTYPES = ("uint8", "int16")
+
+
 def _inside_bundle(path: str) -> str:
     parts = PurePosixPath(path)
     if not parts.parts or "\\" in path or "\0" in path or parts.is_absolute() or ".." in parts.parts:
@@ -217,6 +220,11 @@ class Manifest(Strict):
             if engine.variant not in self.variants:
                 raise ValueError(f"engine {name!r} is of variant {engine.variant!r}, which the bundle does not have")
         return self
+
+    @property
+    def raw_inputs(self) -> bool:
+        """Whether the graph takes raw data: bytes or 16-bit samples, which no model takes as they are."""
+        return any(spec.dtype in RAW_DTYPES for stage in self.stages.values() for spec in stage.inputs)
 
     @property
     def signature(self) -> Signature:

@@ -8,6 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from perceiver_deploy.strict import Strict
 
+MASKED_BYTE = 255
+"""What stands for a masked byte in raw text: UTF-8 never has it."""
+
 
 class ImagePreprocessing(Strict):
     """Centre crop to `crop_fraction` of the short side, bicubic resize to `size`, then (x / 255 - mean) / std."""

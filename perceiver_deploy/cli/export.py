@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     "--split", "split", flag_value="beside", help="Write encoder and decoder too, to encode once and query often."
 )
 @click.option("--split-only", "split", flag_value="only", help="Write encoder and decoder instead of the whole model.")
+@click.option(
+    "--raw-inputs",
+    is_flag=True,
+    help="Fold preprocessing into the graph: it takes pixels, bytes or samples as they are.",
+)
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
 @click.option("--opset", type=click.IntRange(17, 23), default=20, show_default=True, help="Version of the operators.")
@@ -59,6 +64,7 @@ def command(
     *,
     form: Form | None,
     split: Split | None,
+    raw_inputs: bool,
     no_validate: bool,
     no_weights: bool,
     opset: int,
@@ -73,7 +79,6 @@ def command(
     The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
     is in OUTPUT.failed and the exit code is 3.
     """
-    from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES
     from perceiver_deploy.export.options import EXTERNAL_ABOVE, GraphOptions
     from perceiver_deploy.pipeline.export import export_model
 
@@ -91,7 +96,8 @@ def command(
             opset=opset,
             external_above=0 if external_data else EXTERNAL_ABOVE,
         ),
-        runtimes=runtimes or DEFAULT_RUNTIMES,
+        runtimes=runtimes or None,
+        raw_inputs=raw_inputs,
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 

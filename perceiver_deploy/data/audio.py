@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,15 @@ def read_sound(path: Path, sample_rate: int) -> NDArray[np.float32]:
         InputError: no file there, not a whole sound file, no sound in it, or of another sample rate or channel count.
         MissingError: PyAV is not installed.
     """
+    return np.asarray(_decode(path, sample_rate, "flt"), np.float32)
+
+
+def read_pcm(path: Path, sample_rate: int) -> NDArray[np.int16]:
+    """The sound of a file, mono, as 16-bit samples [samples]. Raises what `read_sound` raises."""
+    return np.asarray(_decode(path, sample_rate, "s16"), np.int16)
+
+
+def _decode(path: Path, sample_rate: int, sample_format: str) -> NDArray[Any]:
     with requires("media", "Reading sound"):
         import av
     try:
@@ -34,7 +44,7 @@ def read_sound(path: Path, sample_rate: int) -> NDArray[np.float32]:
                     f"{path} has {stream.channels} channel(s) at {stream.rate} Hz; expected mono at {sample_rate} Hz. "
                     f"Convert it with: ffmpeg -i {path} -ac 1 -ar {sample_rate} converted.wav"
                 )
-            resampler = av.AudioResampler(format="flt")  # the format only: channels and rate stay
+            resampler = av.AudioResampler(format=sample_format)  # the format only: channels and rate stay
             parts = [part.to_ndarray()[0] for frame in container.decode(stream) for part in resampler.resample(frame)]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Give the path of a sound file, for example WAV.") from None

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.data.audio import preprocess_sound, read_sound
+from perceiver_deploy.data.audio import preprocess_sound, read_pcm, read_sound
 from perceiver_deploy.data.entities import read_row, standardize_row
 from perceiver_deploy.data.images import preprocess_image, read_image
 from perceiver_deploy.data.points import read_points
-from perceiver_deploy.data.text import read_tokens
-from perceiver_deploy.data.video import read_video
+from perceiver_deploy.data.text import read_tokens, read_utf8
+from perceiver_deploy.data.video import read_raw_video, read_video
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
 from perceiver_deploy.preprocessing import (
@@ -25,6 +25,7 @@ from perceiver_deploy.preprocessing import (
     ImagePreprocessing,
     PointsPreprocessing,
     Preprocessing,
+    TextPreprocessing,
     VideoPreprocessing,
 )
 
@@ -32,11 +33,13 @@ ARRAYS_SUFFIX = ".npz"
 RAW_FEATURES = "features"
 
 
-def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[str, Axis]) -> Arrays:
+def read_example(
+    path: Path, preprocessing: Preprocessing | None, axes: Mapping[str, Axis], *, raw: bool = False
+) -> Arrays:
     """Inputs by name, with a batch of one, from a file of the kind that the preprocessing is for, or from a .npz file.
 
     A .npz file holds the inputs themselves: one array an input, batch included. For entities it may hold `features`
-    instead, one row of them as they were measured.
+    instead, one row of them as they were measured. `raw`: the graph does the preprocessing, the file is read only.
 
     Raises:
         InputError: the file cannot be read as that kind, or does not fit the model.
@@ -52,13 +55,15 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
             f"{path} cannot be preprocessed: the bundle states no preprocessing. Give a .npz file with one array an "
             "input, or use load() and pass arrays."
         )
+    if isinstance(preprocessing, FlowPreprocessing):
+        raise InputError(f"{path} is one file; optical flow takes two frames, the first and the second.")
+    if raw:
+        return _read_raw(path, preprocessing, axes)
     if isinstance(preprocessing, ImagePreprocessing):
         return {"pixel_values": preprocess_image(read_image(path), preprocessing)[None]}
     if isinstance(preprocessing, AudioPreprocessing):
         example = preprocess_sound(read_sound(path, preprocessing.sample_rate), preprocessing)
         return {name: array[None] for name, array in example.items()}
-    if isinstance(preprocessing, FlowPreprocessing):
-        raise InputError(f"{path} is one file; optical flow takes two frames, the first and the second.")
     if isinstance(preprocessing, VideoPreprocessing):
         return read_video(path, preprocessing)
     if isinstance(preprocessing, PointsPreprocessing):
@@ -66,6 +71,18 @@ def read_example(path: Path, preprocessing: Preprocessing | None, axes: Mapping[
     if isinstance(preprocessing, EntitiesPreprocessing):
         return read_row(path, preprocessing)
     return read_tokens(path, preprocessing, axes["length"])
+
+
+def _read_raw(path: Path, preprocessing: Preprocessing, axes: Mapping[str, Axis]) -> Arrays:
+    if isinstance(preprocessing, ImagePreprocessing):
+        return {"image_uint8": np.asarray(read_image(path))[None]}
+    if isinstance(preprocessing, AudioPreprocessing):
+        return {"pcm": read_pcm(path, preprocessing.sample_rate)[None]}
+    if isinstance(preprocessing, VideoPreprocessing):
+        return read_raw_video(path, preprocessing)
+    if isinstance(preprocessing, TextPreprocessing):
+        return read_utf8(path, preprocessing, axes["length"])
+    raise InputError(f"{path} cannot be read as raw data: there is none for the preprocessing {preprocessing.kind!r}.")
 
 
 def read_arrays(path: Path) -> Arrays:

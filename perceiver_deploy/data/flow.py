@@ -70,11 +70,13 @@ def tile_weights(height: int, width: int) -> NDArray[np.float64]:
     return np.minimum(rows[:, None], columns[None, :]).astype(np.float64)
 
 
-def estimate_flow(run: Run, frames: NDArray[np.uint8], preprocessing: FlowPreprocessing) -> NDArray[np.float32]:
+def estimate_flow(
+    run: Run, frames: NDArray[np.uint8], preprocessing: FlowPreprocessing, *, raw: bool = False
+) -> NDArray[np.float32]:
     """Flow in pixels, x then y, [height, width, 2], of two frames uint8 [2, height, width, 3] of any size.
 
     Frames larger than a tile are run tile by tile, with `run` such as a session's; where tiles overlap, the flow is
-    their mean, weighted by `tile_weights`.
+    their mean, weighted by `tile_weights`. `raw`: `run` takes frames as they are and gives pixels.
 
     Raises:
         InputError: not two RGB frames.
@@ -85,12 +87,13 @@ def estimate_flow(run: Run, frames: NDArray[np.uint8], preprocessing: FlowPrepro
     total, weight = np.zeros((height, width, 2)), np.zeros((height, width, 1))
     tiles = cut_tiles((height, width), preprocessing)
     for tile in track(tiles, "Estimating flow", len(tiles)):
-        patches = extract_patches(frames[:, *tile])
-        flow = run({"patches": patches[None]})["flow"][0].astype(np.float64)
+        cut = frames[:, *tile]
+        inputs: Arrays = {"frames_uint8": cut[None]} if raw else {"patches": extract_patches(cut)[None]}
+        flow = run(inputs)["flow"][0].astype(np.float64)
         weights = tile_weights(*flow.shape[:2])[..., None]
         total[tile] += weights * flow
         weight[tile] += weights
-    return (total / weight * preprocessing.output_scale).astype(np.float32)
+    return (total / weight * (1.0 if raw else preprocessing.output_scale)).astype(np.float32)
 
 
 def end_point_error(preprocessing: FlowPreprocessing) -> Metric:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Axis
-from perceiver_deploy.preprocessing import TextPreprocessing
+from perceiver_deploy.preprocessing import MASKED_BYTE, TextPreprocessing
 
 MASK_TEXT = "[MASK]"
 
@@ -52,6 +52,35 @@ def read_tokens(path: Path, preprocessing: TextPreprocessing, length: Axis) -> A
             f"{length.max}. Shorten the text or cut it into parts."
         )
     return {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
+
+
+def read_utf8(path: Path, preprocessing: TextPreprocessing, length: Axis) -> Arrays:
+    """`utf8` and `attention_mask` [1, length] of a text file; of an empty one, one byte that is hidden.
+
+    Raises:
+        InputError: not a text file, or longer than the axis allows.
+    """
+    utf8 = utf8_of(encode(read_text(path), preprocessing)[1:-1], preprocessing)
+    if length.max is not None and len(utf8) > length.max:
+        raise InputError(
+            f"{path} is {len(utf8)} bytes long; the model takes at most {length.max}. Shorten the text or cut it into "
+            "parts."
+        )
+    mask = np.ones(len(utf8), np.int64)
+    if not len(utf8):
+        utf8, mask = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+    return {"utf8": utf8[None], "attention_mask": mask[None]}
+
+
+def utf8_of(ids: NDArray[np.int64], preprocessing: TextPreprocessing) -> NDArray[np.uint8]:
+    """Bytes of token ids that are bytes or masked ones; see `MASKED_BYTE`."""
+    return np.where(ids == preprocessing.mask_id, MASKED_BYTE, ids - preprocessing.byte_offset).astype(np.uint8)
+
+
+def tokens_of(utf8: NDArray[np.uint8], preprocessing: TextPreprocessing) -> NDArray[np.int64]:
+    """Token ids of bytes; undoes `utf8_of`."""
+    values = utf8.astype(np.int64)
+    return np.where(values == MASKED_BYTE, preprocessing.mask_id, values + preprocessing.byte_offset)
 
 
 def decode(ids: NDArray[np.int64], preprocessing: TextPreprocessing) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,6 +19,7 @@ from perceiver_deploy.preprocessing import VideoPreprocessing
 if TYPE_CHECKING:
     from PIL import Image
 
+_PCM_SCALE = 1 << 15
 _CLOCK_TOLERANCE = 1e-3  # of a picture: time stamps are rounded to the file's time base
 
 
@@ -29,33 +30,57 @@ def read_video(path: Path, preprocessing: VideoPreprocessing) -> Arrays:
         InputError: no file there, not a video, too short, damaged, or without the sound that the model takes.
         MissingError: PyAV or Pillow is not installed.
     """
+    pictures, sound = _read_clip(path, preprocessing, lambda picture: cover(picture, preprocessing.size))
+    image = scale_pictures(pictures)[None]
+    if sound is None:
+        return {"image": image}
+    return {"image": image, "audio": np.clip(sound * np.float32(preprocessing.gain), -1, 1)[None, :, None]}
+
+
+def read_raw_video(path: Path, preprocessing: VideoPreprocessing) -> Arrays:
+    """`video_uint8` [1, frames, height, width, 3], of the film's own size, and `pcm` [1, samples] where sound counts.
+
+    Raises what `read_video` raises.
+    """
+    pictures, sound = _read_clip(path, preprocessing, lambda picture: picture)
+    if sound is None:
+        return {"video_uint8": pictures[None]}
+    pcm = np.clip(np.round(sound * _PCM_SCALE), -_PCM_SCALE, _PCM_SCALE - 1).astype(np.int16)
+    return {"video_uint8": pictures[None], "pcm": pcm[None]}
+
+
+def _read_clip(
+    path: Path, preprocessing: VideoPreprocessing, prepare: Callable[[Image.Image], Image.Image]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Pictures [frames, height, width, 3], each prepared, and the sound [samples] before its gain, where it counts."""
     try:
         with path.open("rb") as file:
-            start, pictures = _read_pictures(file, str(path), preprocessing)
+            start, pictures = _read_pictures(file, str(path), preprocessing, prepare)
             if preprocessing.sample_rate is None:
-                return {"image": pictures[None]}
+                return pictures, None
             file.seek(0)
-            sound = _read_sound(file, str(path), preprocessing, start)
+            return pictures, _read_sound(file, str(path), preprocessing, start)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist. Give the path of a video file, such as an MP4.") from None
-    return {"image": pictures[None], "audio": sound[None, :, None]}
 
 
-def _read_pictures(file: BinaryIO, name: str, preprocessing: VideoPreprocessing) -> tuple[float, NDArray[np.float32]]:
-    """Seconds at which the first picture is shown, and the pictures [frames, 3, height, width]."""
+def _read_pictures(
+    file: BinaryIO, name: str, preprocessing: VideoPreprocessing, prepare: Callable[[Image.Image], Image.Image]
+) -> tuple[float, NDArray[np.uint8]]:
+    """Seconds at which the first picture is shown, and the pictures [frames, height, width, 3]."""
     shown = decode_pictures(file, name, preprocessing.frame_rate)
     taken = itertools.islice(shown, 0, preprocessing.frames * preprocessing.stride, preprocessing.stride)
     seconds, pictures = [], []
     for second, picture in taken:
         seconds.append(second)
-        pictures.append(np.asarray(cover(picture, preprocessing.size)))
+        pictures.append(np.asarray(prepare(picture)))
     if len(pictures) < preprocessing.frames:
         rate = "" if preprocessing.frame_rate is None else f", {preprocessing.frame_rate:g} a second"
         raise InputError(
             f"{name} has {len(pictures)} pictures (stride {preprocessing.stride}{rate}); the model takes "
             f"{preprocessing.frames}. Give a longer video."
         )
-    return seconds[0], scale_pictures(np.stack(pictures))
+    return seconds[0], np.stack(pictures)
 
 
 def _read_sound(file: BinaryIO, name: str, preprocessing: VideoPreprocessing, start: float) -> NDArray[np.float32]:
@@ -71,8 +96,7 @@ def _read_sound(file: BinaryIO, name: str, preprocessing: VideoPreprocessing, st
             f"{name} has {len(taken)} samples of sound at {preprocessing.sample_rate} Hz from its first picture on; "
             f"the model takes {preprocessing.samples} with {preprocessing.frames} pictures. Give more sound."
         )
-    whole = np.pad(taken, (0, max(missing, 0)))[: preprocessing.samples]
-    return np.clip(whole * np.float32(preprocessing.gain), -1, 1)
+    return np.pad(taken, (0, max(missing, 0)))[: preprocessing.samples]
 
 
 def scale_pictures(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs
+from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.evaluate.accuracy import Accuracy, measure_accuracy
 from perceiver_deploy.evaluate.environment import describe_environment
@@ -118,7 +119,7 @@ def benchmark_bundles(
     for bundle in opened:
         if data_set is not None:
             _check_data(data_set, bundle)
-        measurements += _measure(bundle, data_set, batches, seconds, threads)
+        measurements += _measure(bundle, _as_taken(data_set, bundle), batches, seconds, threads)
     paths = [
         opened[0].report_path(name) if output is None else Path(output) / name
         for name in ("benchmark.json", "benchmark.html")
@@ -143,6 +144,11 @@ def _check_data(data: DataSet, bundle: Bundle) -> None:
             f"Data set {data.name!r} has other labels than {bundle.path}: {theirs} against {ours}. "
             "Give the data set that the model was trained for."
         )
+
+
+def _as_taken(data: DataSet | None, bundle: Bundle) -> DataSet | None:
+    """The data set in the form that the bundle takes."""
+    return raw_data_set(data) if data is not None and bundle.manifest.raw_inputs else data
 
 
 def _measure(

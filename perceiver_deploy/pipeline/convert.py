@@ -16,6 +16,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
+from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.graph_files import stored_bytes
@@ -148,6 +149,8 @@ def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> 
     if str(calibration) in DATA_SETS:
         data = load_dataset(str(calibration))
         data.require_task(bundle.manifest.task, str(bundle.path))
+        if bundle.manifest.raw_inputs:
+            data = raw_data_set(data)
         inputs = data.train.rows(slice(None))
     elif Path(calibration).suffix == ARRAYS_SUFFIX:
         inputs = read_arrays(Path(calibration))

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
 from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
-from perceiver_deploy.errors import ExportError, ParityError
+from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
@@ -28,6 +28,9 @@ from perceiver_deploy.manifest import Axis, Manifest, RuntimeName, Signature, St
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.raw.building import raw_model
+from perceiver_deploy.model.raw.wrapping import RawModel
 from perceiver_deploy.model.tasks.stages import stage_module
 from perceiver_deploy.pipeline.export_gate import keep_evidence, run_gate, write_samples
 from perceiver_deploy.progress import log
@@ -95,7 +98,8 @@ def export_model(
     weights: bool = True,
     gate_seconds: float = GATE_SECONDS,
     options: GraphOptions | None = None,
-    runtimes: Sequence[RuntimeName] = DEFAULT_RUNTIMES,
+    runtimes: Sequence[RuntimeName] | None = None,
+    raw_inputs: bool = False,
 ) -> ExportResult:
     """Write a bundle with the `fp32` variant.
 
@@ -112,28 +116,33 @@ def export_model(
         weights: put the source model's weights in the bundle.
         gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
         options: how the graphs are written.
-        runtimes: those that the variant is for; each must read the opset that the options name.
+        runtimes: those that the variant is for, by default all that can read it; each must read the opset that the
+            options name.
+        raw_inputs: let the graph take raw data, its preprocessing folded in.
 
     Raises:
-        UsageError: an opset that is not exported, or that a runtime does not read.
+        UsageError: an opset that is not exported, that a runtime does not read, or a model that has no raw inputs.
         CheckpointError, BundleError, ExportError: nothing was written.
         ParityError: the gate failed; the evidence is in `PATH.failed/`.
     """
     path = Path(path)
     options = options or GraphOptions()
-    require_readable(options.opset, runtimes)
+    require_readable(options.opset, DEFAULT_RUNTIMES if runtimes is None else runtimes)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
-    stages = _stages(model, signature, split)
+    traced = _raw(model, config, split) if raw_inputs else model
+    signature = cast(Signature, traced.signature)
+    stages = _stages(traced, signature, split)
+    runtimes = _runtimes(stages, runtimes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
-        with _in_eval_mode(model):
+        with _in_eval_mode(traced):
             for stage in stages:
                 result.graphs[stage.name] = _write_graph(stage, staging, options)
         files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
-        reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
+        reference, preprocessing = Reference(traced, signature), None if config is None else config.preprocessing
         with open_graphs(files, _specs(signature, stages), _axes(signature, stages)) as session:
             gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
         result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
@@ -207,6 +216,20 @@ def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:
     return signature, config if ours else None
 
 
+def _raw(model: nn.Module, config: PerceiverConfig | None, split: Split | None) -> RawModel:
+    if split is not None:
+        raise UsageError(
+            "Raw inputs and the stages encoder and decoder do not go together: the stages take preprocessed arrays. "
+            "Leave out --raw-inputs, or --split and --split-only."
+        )
+    if config is None:
+        raise UsageError(
+            f"{type(model).__name__} is a module of your own, whose preprocessing is not known here: it has no raw "
+            "inputs. Put the preprocessing into its forward, or leave raw_inputs out."
+        )
+    return raw_model(cast(PerceiverModel, model))
+
+
 @contextlib.contextmanager
 def _in_eval_mode(model: nn.Module) -> Iterator[None]:
     training = model.training
@@ -226,6 +249,20 @@ def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
     )
 
 
+def _runtimes(stages: Sequence[ExportedStage], named: Sequence[RuntimeName] | None) -> tuple[RuntimeName, ...]:
+    """The runtimes named, or by default those that read the graphs: TensorRT has no 16-bit integers, as sound has."""
+    has_sound = any(spec.dtype == "int16" for stage in stages for spec in stage.signature.stage.inputs)
+    refused = [name for name in named or DEFAULT_RUNTIMES if has_sound and name.startswith("tensorrt")]
+    if named is None:
+        return tuple(name for name in DEFAULT_RUNTIMES if name not in refused)
+    if refused:
+        raise UsageError(
+            f"{refused[0]} has no 16-bit integers, which the raw input 'pcm' is made of. Name other runtimes with "
+            "--for, or export without --raw-inputs."
+        )
+    return tuple(dict.fromkeys(named))
+
+
 def _manifest(
     signature: Signature,
     stages: Sequence[ExportedStage],
@@ -233,7 +270,7 @@ def _manifest(
     result: ExportResult,
     source: dict[str, Any],
     options: GraphOptions,
-    runtimes: Sequence[RuntimeName],
+    runtimes: tuple[RuntimeName, ...],
 ) -> Manifest:
     counts = {
         name: {"operators": graph.operators, "flops": graph.flops, "rewrites": graph.rewrites}
@@ -246,7 +283,7 @@ def _manifest(
         variants={
             _VARIANT: Variant(
                 precision="fp32",
-                runtimes=tuple(dict.fromkeys(runtimes)),
+                runtimes=runtimes,
                 files={name: graph.file for name, graph in result.graphs.items()},
                 recipe={"graphs": counts},
             )

@@ -17,7 +17,7 @@ from perceiver_deploy.data.fidelity import psnr
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_example
 from perceiver_deploy.data.flow import estimate_flow, read_frames
 from perceiver_deploy.data.flow_files import write_flow
-from perceiver_deploy.data.text import decode
+from perceiver_deploy.data.text import decode, tokens_of
 from perceiver_deploy.data.video import write_clip
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.manifest import Manifest
@@ -91,27 +91,30 @@ def predict_files(
         preprocessing = opened.manifest.preprocessing
         if isinstance(preprocessing, FlowPreprocessing) and {path.suffix for path in paths} != {ARRAYS_SUFFIX}:
             run = partial(run_in_chunks, session) if "decoder" in session.stages else session.run
-            flow = estimate_flow(run, read_frames(paths), preprocessing)
+            flow = estimate_flow(run, read_frames(paths), preprocessing, raw=opened.manifest.raw_inputs)
             return [_flow(paths, flow, save)]
         return [_predict(opened, session, path, save) for path in paths]
 
 
 def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) -> Prediction:
     manifest = bundle.manifest
-    inputs = read_example(file, manifest.preprocessing, session.axes)
+    inputs = read_example(file, manifest.preprocessing, session.axes, raw=manifest.raw_inputs)
     if manifest.task == "multimodal_autoencoding":
         return _reconstruct(bundle, session, file, inputs, save)
     if manifest.task == "multitask_text":
         inputs = {"task_ids": np.arange(session.axes["queries"].opt), **inputs}  # those of a .npz file come first
     outputs = session.run(inputs)
     if isinstance(manifest.preprocessing, TextPreprocessing) and manifest.task == "masked_lm":
-        return _fill(file, inputs["input_ids"][0], outputs["logits"][0], manifest.preprocessing)
+        text = manifest.preprocessing
+        ids = tokens_of(inputs["utf8"][0], text) if manifest.raw_inputs else inputs["input_ids"][0]
+        return _fill(file, ids, outputs["logits"][0], text)
     if manifest.task == "multitask_text":
         return Prediction(str(file), answers=_answers(manifest, inputs["task_ids"], outputs["logits"][0]))
     if manifest.task.endswith("_classification") or manifest.task == "entities":
         return Prediction(str(file), _classes(outputs["logits"][0], manifest.labels))
     if isinstance(manifest.preprocessing, FlowPreprocessing):
-        return _flow([file], outputs["flow"][0] * np.float32(manifest.preprocessing.output_scale), save)
+        scale = 1.0 if manifest.raw_inputs else manifest.preprocessing.output_scale
+        return _flow([file], outputs["flow"][0] * np.float32(scale), save)
     raise BundleError(f"{bundle.path} is for {manifest.task}, whose outputs cannot be shown. Use load() instead.")
 
 

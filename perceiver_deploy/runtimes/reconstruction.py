@@ -35,6 +35,11 @@ def reconstruct_clip(session: Session, inputs: Mapping[str, NDArray[np.generic]]
     specs = {spec.name: spec for spec in session.inputs}
     if "image_points" not in specs:
         raise InputError(f"The model takes {', '.join(specs)}; only multimodal autoencoding has points to decode.")
+    if "image" not in specs:
+        raise InputError(
+            f"The bundle takes raw data ({', '.join(specs)}); whole clips are reconstructed from the arrays of a "
+            "bundle that was exported without --raw-inputs."
+        )
     if missing := {"image", "audio"} - inputs.keys():
         raise InputError(f"Input {min(missing)!r} is missing: a clip is pictures with their sound.")
     image, audio = inputs["image"], inputs["audio"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from perceiver_deploy.model.perceiver import PerceiverModel
+    from perceiver_deploy.model.raw.wrapping import RawModel
 
 
 class EagerSession(Session):
@@ -67,8 +68,8 @@ def eager_sessions(bundle: Bundle, threads: int | None) -> Callable[[StageName],
     )
 
 
-def load_source_model(bundle: Bundle) -> PerceiverModel:
-    """The model that the bundle was exported from.
+def load_source_model(bundle: Bundle) -> PerceiverModel | RawModel:
+    """The model that the bundle was exported from, with its preprocessing where the bundle takes raw data.
 
     Raises:
         BundleError: the bundle was exported with `--no-weights`.
@@ -78,6 +79,8 @@ def load_source_model(bundle: Bundle) -> PerceiverModel:
         raise BundleError(f"{bundle.path} was exported without its weights, so there is no eager model to run.")
     with requires("export", "Running eager"):
         from perceiver_deploy.model.checkpoints.native import load_native
+        from perceiver_deploy.model.raw.building import raw_model
     document = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
     bundle.file("model.safetensors")
-    return load_native(bundle.path, document)
+    model = load_native(bundle.path, document)
+    return raw_model(model) if bundle.manifest.raw_inputs else model

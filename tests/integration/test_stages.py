@@ -76,7 +76,7 @@ def test_encoding_then_decoding_gives_what_the_whole_model_gives(exported, runti
 
 
 def test_any_queries_in_any_order_are_answered_as_among_all(exported):
-    name, model, path = exported
+    _name, model, path = exported
     decoder = model.stages["decoder"].stage
     dimensions = {spec.name: spec.shape.index("queries") for spec in decoder.inputs if "queries" in spec.shape}
     if not dimensions:
