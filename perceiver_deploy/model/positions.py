@@ -37,7 +37,9 @@ def grid_positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
 def positions_at(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Rows of `grid_positions(sizes)` at flat indices [queries], without making the others."""
     axes = [linear_positions(size, indices.device) for size in sizes]
-    return torch.stack([axis[index] for axis, index in zip(axes, _unravel(indices, sizes), strict=True)], dim=-1)
+    return torch.stack(
+        [axis.index_select(0, at) for axis, at in zip(axes, _unravel(indices, sizes), strict=True)], dim=-1
+    )
 
 
 def indexed_positions(indices: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:

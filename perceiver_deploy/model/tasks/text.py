@@ -98,7 +98,7 @@ class MaskedLanguageModel(nn.Module):
         if self.decoder.queries is None:
             queries = self.input_adapter(input_ids, positions)
         else:
-            queries = self.decoder.queries[positions]
+            queries = self.decoder.queries.index_select(0, positions)
         return self._answer(latents, queries, attention_mask)
 
     def _answer(self, latents: Tensor, queries: Tensor, query_mask: Tensor | None) -> dict[str, Tensor]:
