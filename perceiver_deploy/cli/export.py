@@ -13,6 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perceiver_deploy.export.options import AttentionForm
     from perceiver_deploy.manifest import RuntimeName
     from perceiver_deploy.model.checkpoints.loading import Form
     from perceiver_deploy.pipeline.export import ExportResult, Split
@@ -57,6 +58,14 @@ if TYPE_CHECKING:
 @click.option("--external-data", is_flag=True, help="Keep weights in a file of their own; beyond 1.5 GB always.")
 @click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
 @click.option("--no-reassociate", is_flag=True, help="Leave attentions as the model writes them.")
+@click.option(
+    "--attention",
+    type=click.Choice(["portable", "onnxruntime", "opset23"]),
+    default="portable",
+    show_default=True,
+    help="How attentions are written: onnxruntime's own operator needs --for onnxruntime, opset23 needs --opset 23.",
+)
+@click.option("--pad-heads", is_flag=True, help="Fill heads up to a multiple of 8 channels, for TensorRT's kernels.")
 @force_option
 def command(
     checkpoint: str,
@@ -72,6 +81,8 @@ def command(
     external_data: bool,
     gate_seconds: float,
     no_reassociate: bool,
+    attention: AttentionForm,
+    pad_heads: bool,
     force: bool,
 ) -> Outcome:
     """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a Lightning file, a shipped name or a hub name.
@@ -94,6 +105,8 @@ def command(
         options=GraphOptions(
             reassociate=not no_reassociate,
             opset=opset,
+            attention=attention,
+            pad_heads=pad_heads,
             external_above=0 if external_data else EXTERNAL_ABOVE,
         ),
         runtimes=runtimes or None,

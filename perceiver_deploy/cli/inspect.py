@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -52,5 +52,26 @@ def _show(console: Console, inspection: Inspection) -> None:
             console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
+        if graph.attentions:
+            _show_attentions(console, graph.attentions)
     if inspection.engines:
         console.print(f"Engines: {', '.join(inspection.engines)}")
+
+
+def _show_attentions(console: Console, attentions: list[dict[str, Any]]) -> None:
+    """One line an attention, and below the table why engines do not fuse it, each reason with the modules it is of."""
+    from perceiver_deploy.cli.tables import make_table
+
+    rows, reasons = [], dict[str, list[str]]()
+    for a in attentions:
+        for engine, verdict in a["fuses"].items():
+            if verdict != "fused":
+                reasons.setdefault(f"{engine} does not fuse: {verdict}", []).append(a["module"])
+        sizes = (f"{a['qk_size']}, {a['v_size']}", f"{a['queries']} x {a['keys']}", "yes" if a["mask"] else "-")
+        engines = ", ".join(engine for engine, verdict in a["fuses"].items() if verdict == "fused")
+        module = a["module"] if a["count"] == 1 else f"{a['module']} x {a['count']}"
+        rows.append((module, str(a["heads"]), *sizes, f"{a['flops'] / 1e9:,.3f}", engines or "-"))
+    headers = ("attention", "heads", "qk, v of a head", "queries x keys", "mask", "GFLOP", "fused by")
+    console.print(make_table("Attentions, one sample at opt sizes", headers, rows))
+    for reason, modules in reasons.items():
+        console.print(f"  {reason} ({', '.join(dict.fromkeys(modules))})")

@@ -23,6 +23,9 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Mod: operator.mod,
 }
 
+ATTENTION_OPERATORS = ("MultiHeadAttention", "Attention")
+"""Operators that are a whole attention, as `passes.fused_attention` writes them."""
+
 _QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 """Nodes that keep the shape, which onnxruntime's quantiser does not write down."""
 
@@ -37,7 +40,7 @@ def shape_at(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Operations of every MatMul, Gemm and Conv, by module: two for each multiply-add.
+    """Operations of every MatMul, Gemm, Conv and attention operator, by module: two for each multiply-add.
 
     Raises:
         ExportError: as `shape_at`.
@@ -46,6 +49,8 @@ def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
     for node in model.graph.all_nodes():
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             flops[module_of(node)] += 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
+        elif node.op_type in ATTENTION_OPERATORS:
+            flops[module_of(node)] += _attention_flops(node, sizes)
     return dict(flops)
 
 
@@ -56,6 +61,17 @@ def flops_at_opt(model: ir.Model, axes: Mapping[str, Axis]) -> int:
         ExportError: as `shape_at`.
     """
     return sum(count_flops(model, {name: axis.opt for name, axis in axes.items()}).values())
+
+
+def _attention_flops(node: ir.Node, sizes: Mapping[str, int]) -> int:
+    """Operations of scores and weighted values: operands are [batch, tokens, heads * head size]."""
+    query, key, value = node.inputs[:3]
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    batch, queries, qk_channels = shape_at(query, sizes)
+    _, keys, _ = shape_at(key, sizes)
+    return 2 * batch * queries * keys * (qk_channels + shape_at(value, sizes)[-1])
 
 
 def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 OPSET = 20
 """Opset by default: its plain operators are what every runtime reads and can fuse."""
@@ -11,6 +12,9 @@ EXTERNAL_ABOVE = 1_500_000_000
 REWRITES = "perceiver_deploy.rewrites"
 """Metadata of an exported model: how many times each rewrite fired, as JSON."""
 
+AttentionForm = Literal["portable", "onnxruntime", "opset23"]
+"""How an attention is written: in plain operators, as onnxruntime's own operator, or as `Attention` of opset 23."""
+
 
 @dataclass(frozen=True)
 class GraphOptions:
@@ -18,9 +22,13 @@ class GraphOptions:
 
     `reassociate`: let each attention project its small side, where that takes fewer multiply-adds.
     `opset`: version of ONNX's operators, 17 to 23.
+    `attention`: how attentions are written.
+    `pad_heads`: fill heads up to a multiple of 8 channels, which fused kernels of TensorRT take.
     `external_above`: bytes of weights beyond which they are kept in a file of their own.
     """
 
     reassociate: bool = True
     opset: int = OPSET
+    attention: AttentionForm = "portable"
+    pad_heads: bool = False
     external_above: int = EXTERNAL_ABOVE

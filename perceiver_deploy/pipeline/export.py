@@ -20,6 +20,7 @@ from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
 from perceiver_deploy.export.flops import flops_at_opt
+from perceiver_deploy.export.fusibility import AttentionInfo, list_attentions, require_suited
 from perceiver_deploy.export.graph_files import stored_bytes, write_graph
 from perceiver_deploy.export.operators import count_operators
 from perceiver_deploy.export.options import REWRITES, GraphOptions
@@ -57,7 +58,7 @@ class ExportedStage:
 class ExportedGraph:
     """The ONNX file of a stage: where, its size with external data, operators, and how often each rewrite fired.
 
-    `flops` are counted with the axes at their `opt` sizes.
+    `flops` are counted with the axes at their `opt` sizes. `attentions` says which engines fuse them.
     """
 
     file: str
@@ -65,6 +66,7 @@ class ExportedGraph:
     operators: dict[str, int]
     flops: int
     rewrites: dict[str, int]
+    attentions: list[AttentionInfo]
 
 
 @dataclass
@@ -127,7 +129,9 @@ def export_model(
     """
     path = Path(path)
     options = options or GraphOptions()
-    require_readable(options.opset, DEFAULT_RUNTIMES if runtimes is None else runtimes)
+    wanted = DEFAULT_RUNTIMES if runtimes is None else runtimes
+    require_readable(options.opset, wanted)
+    require_suited(options, wanted)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
@@ -192,7 +196,8 @@ def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) 
     write_graph(graph, staging.path(file), options.external_above)
     size = stored_bytes(staging.root / file)
     flops = flops_at_opt(graph, stage.signature.axes)
-    return ExportedGraph(file, size, count_operators(graph), flops, json.loads(graph.metadata_props[REWRITES]))
+    rewrites, attentions = json.loads(graph.metadata_props[REWRITES]), list_attentions(graph, stage.signature.axes)
+    return ExportedGraph(file, size, count_operators(graph), flops, rewrites, attentions)
 
 
 def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -273,7 +278,7 @@ def _manifest(
     runtimes: tuple[RuntimeName, ...],
 ) -> Manifest:
     counts = {
-        name: {"operators": graph.operators, "flops": graph.flops, "rewrites": graph.rewrites}
+        name: {key: value for key, value in asdict(graph).items() if key not in ("file", "bytes")}
         for name, graph in result.graphs.items()
     }
     return Manifest(

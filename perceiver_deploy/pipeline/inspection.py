@@ -37,6 +37,7 @@ class GraphInfo:
     """One ONNX file: variant, stage, where, its size with external data, operators, and how often rewrites fired.
 
     `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
+    `attentions` has what `export.fusibility.AttentionInfo` has; it is empty for such a file and for INT8 variants.
     """
 
     name: str
@@ -46,6 +47,7 @@ class GraphInfo:
     operators: dict[str, int]
     flops: int | None
     rewrites: dict[str, int]
+    attentions: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> G
         counts.get("operators", {}),
         counts.get("flops"),
         counts.get("rewrites", {}),
+        counts.get("attentions", []),
     )
 
 
@@ -138,7 +141,7 @@ def _inspect_onnx(path: Path) -> Inspection:
     size = stored_bytes(path)  # refuses what is no ONNX file, and weights that are not beside it
     try:
         model = ir.load(path)
-        rewrites, flops = json.loads(model.metadata_props.get(REWRITES, "{}")), _flops(model)
+        rewrites, flops, attentions = json.loads(model.metadata_props.get(REWRITES, "{}")), *_at_opt(model)
     except Exception as error:  # protobuf raises a family of its own
         raise BundleError(f"{path} cannot be read as an ONNX file ({error}). Give a bundle or an ONNX file.") from error
     return Inspection(
@@ -158,6 +161,7 @@ def _inspect_onnx(path: Path) -> Inspection:
                 count_operators(model),
                 flops,
                 rewrites,
+                attentions,
             ),
         ),
         engines=(),
@@ -170,11 +174,16 @@ def _inspect_onnx(path: Path) -> Inspection:
     )
 
 
-def _flops(model: ir.Model) -> int | None:
+def _at_opt(model: ir.Model) -> tuple[int | None, list[dict[str, Any]]]:
+    """Operations and attentions of a graph with the axes that its metadata describes."""
     from perceiver_deploy.export.flops import flops_at_opt
+    from perceiver_deploy.export.fusibility import list_attentions
 
-    axes = json.loads(model.metadata_props.get("perceiver_deploy.axes", "{}"))
-    return flops_at_opt(model, {name: Axis(**axis) for name, axis in axes.items()}) if axes else None
+    found = json.loads(model.metadata_props.get("perceiver_deploy.axes", "{}"))
+    axes = {name: Axis(**axis) for name, axis in found.items()}
+    if not axes:
+        return None, []
+    return flops_at_opt(model, axes), [info.to_json() for info in list_attentions(model, axes)]
 
 
 def _info(value: Any) -> TensorInfo:

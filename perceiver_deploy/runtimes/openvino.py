@@ -23,8 +23,8 @@ class OpenVinoSession(Session):
     """A graph in OpenVINO's CPU plugin. `threads` None leaves the number of threads to it.
 
     The precision hint is f32: left alone, the plugin computes in bf16 on CPUs that have it. The cache of kernels that
-    were made for other sizes is off: with it, an attention that once ran over a single token gives wrong numbers at
-    every later size (seen in 2026.4). Sizes that repeat need no cache.
+    were made for other sizes holds one: with more, an attention that once ran over a single token gives wrong numbers
+    at every later size (seen in 2026.4); with none, OpenVINO does not fuse attentions over many tokens.
     """
 
     runtime = "openvino"
@@ -35,7 +35,7 @@ class OpenVinoSession(Session):
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
-            "CPU_RUNTIME_CACHE_CAPACITY": 0,
+            "CPU_RUNTIME_CACHE_CAPACITY": 1,
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads

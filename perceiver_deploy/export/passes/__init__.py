@@ -11,9 +11,11 @@ from onnxscript import optimizer
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.batch_sharing import share_over_batch
+from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.no_ops import remove_no_ops
 from perceiver_deploy.export.passes.node_names import name_nodes
+from perceiver_deploy.export.passes.padded_heads import pad_heads
 from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
@@ -30,12 +32,18 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     common.CommonSubexpressionEliminationPass()(model)
     name_axes(model, signature)
     rewrites["no-ops removed"] = remove_no_ops(model)
+    if options.pad_heads:
+        rewrites["padded heads"] = pad_heads(model)
     if options.reassociate:
         rewrites |= apply_algebra(model, {name: axis.opt for name, axis in signature.axes.items()})
     initializers = len(model.graph.initializers)
     common.DeduplicateInitializersPass()(model)
     rewrites["duplicate initializers"] = initializers - len(model.graph.initializers)
     common.RemoveUnusedNodesPass()(model)
+    if options.attention == "onnxruntime":
+        rewrites["attentions for onnxruntime"] = fuse_for_onnxruntime(model)
+    elif options.attention == "opset23":
+        rewrites["attentions of opset 23"] = fuse_for_opset23(model)
     name_nodes(model)
     strip_metadata(model)
     return rewrites

@@ -1,0 +1,154 @@
+"""The attentions of a graph, and which engine computes each as one kernel, without all scores in memory.
+
+onnxruntime (contrib_ops/cpu/bert/multihead_attention.cc, 1.32): `MultiHeadAttention` without mask, of any head sizes,
+on the CPU in float32. OpenVINO (2026.4): MatMul, Add, Softmax, MatMul became one `Subgraph` at every head size, mask or
+not, by its runtime graph. TensorRT and TensorRT-RTX: half precision, one head size of a multiple of 8 up to 256 for
+query, key and value; any additive mask.
+https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/transformers-fused-attention.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.export.attention_match import Attention, find_attentions
+from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at
+from perceiver_deploy.export.options import GraphOptions
+from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.passes.fused_attention import ATTENTION_OPSET
+from perceiver_deploy.export.passes.padded_heads import HEAD_MOST, HEAD_MULTIPLE
+from perceiver_deploy.manifest import Axis, RuntimeName
+
+PLAIN = "plain operators"
+FUSED = "fused"
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class AttentionInfo:
+    """One attention: `form` is its operator or "plain operators"; sizes are for one sample, axes at their `opt` sizes.
+
+    `qk_size` and `v_size` are channels of one head. `fuses` maps an engine to "fused" or the reason why not. `count` is
+    how many times a graph has it (blocks that share weights).
+    """
+
+    module: str
+    form: str
+    heads: int
+    qk_size: int
+    v_size: int
+    queries: int
+    keys: int
+    mask: bool
+    flops: int
+    fuses: dict[str, str]
+    count: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+
+def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> None:
+    """Check the form of the attentions against the runtimes and the opset.
+
+    Raises:
+        UsageError: onnxruntime's operator for another runtime, or `Attention` in an opset that lacks it.
+    """
+    others = [runtime for runtime in runtimes if runtime != "onnxruntime"]
+    if options.attention == "onnxruntime" and others:
+        raise UsageError(
+            f"--attention onnxruntime writes an operator of onnxruntime, tried on its CPU provider only, which "
+            f"{', '.join(others)} may not read. Give --for onnxruntime and no other, or leave --attention out."
+        )
+    if options.attention == "opset23" and options.opset < ATTENTION_OPSET:
+        raise UsageError(
+            f"--attention opset23 writes the operator Attention, which opset {options.opset} does not have. "
+            f"Give --opset {ATTENTION_OPSET}, or leave --attention out."
+        )
+
+
+def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[AttentionInfo]:
+    """The attentions of a graph in its order, equal ones of one module once, at their first place.
+
+    Raises:
+        ExportError: a shape is not known, or names an axis that is not given.
+    """
+    sizes = {name: axis.opt for name, axis in axes.items()} | {"batch": 1}
+    plain = {attention.softmax: attention for attention in find_attentions(model)}
+    found = []
+    for node in model.graph.all_nodes():
+        if node in plain:
+            found.append(_plain(plain[node], sizes))
+        elif node.op_type in ATTENTION_OPERATORS:
+            found.append(_operator(node, sizes))
+    return [replace(info, count=found.count(info)) for at, info in enumerate(found) if found.index(info) == at]
+
+
+def _plain(attention: Attention, sizes: Mapping[str, int]) -> AttentionInfo:
+    query, result = attention.scores.inputs[0], attention.weighted.outputs[0]
+    assert query is not None
+    _, heads, queries, keys = shape_at(attention.scores.outputs[0], sizes)
+    size, v_size = shape_at(query, sizes)[-1], shape_at(result, sizes)[-1]
+    return _info(attention.module, PLAIN, heads, (size, v_size), (queries, keys), attention.mask is not None, result)
+
+
+def _operator(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
+    query, key, value = node.inputs[:3]
+    assert query is not None
+    assert key is not None
+    assert value is not None
+    heads = node.attributes.get_int("num_heads", 0) or node.attributes.get_int("q_num_heads", 1)
+    _, queries, channels = shape_at(query, sizes)
+    _, keys, v_channels = shape_at(value, sizes)
+    mask = any(operand is not None for operand in node.inputs[3:])
+    of_head = (channels // heads, v_channels // heads)
+    return _info(module_of(node), node.op_type, heads, of_head, (queries, keys), mask, value)
+
+
+def _info(
+    module: str,
+    form: str,
+    heads: int,
+    head_sizes: tuple[int, int],
+    tokens: tuple[int, int],
+    mask: bool,
+    typed: ir.Value,
+) -> AttentionInfo:
+    fuses = {
+        "onnxruntime": _onnxruntime(form, mask=mask),
+        "openvino": FUSED,
+        "tensorrt": _tensorrt(form, head_sizes, typed.dtype),
+    }
+    flops = 2 * heads * tokens[0] * tokens[1] * sum(head_sizes)
+    return AttentionInfo(module, form, heads, *head_sizes, *tokens, mask, flops, fuses)
+
+
+def _onnxruntime(form: str, *, mask: bool) -> str:
+    if form == "MultiHeadAttention" and not mask:
+        return FUSED
+    if mask:
+        return "with a mask it computes all scores"
+    return "it computes all scores; export with --attention onnxruntime" if form == PLAIN else "it computes all scores"
+
+
+def _tensorrt(form: str, head_sizes: tuple[int, int], dtype: ir.DataType | None) -> str:
+    """Rules for TensorRT and TensorRT-RTX; the operator of onnxruntime is refused by both."""
+    if form == "MultiHeadAttention":
+        return "an operator of onnxruntime"
+    size, v_size = head_sizes
+    reasons = []
+    if size != v_size:
+        reasons.append(f"head sizes {size} and {v_size} differ")
+    if max(head_sizes) > HEAD_MOST:
+        reasons.append(f"head size {max(head_sizes)} is above {HEAD_MOST}")
+    if any(number % HEAD_MULTIPLE for number in head_sizes):
+        reasons.append(f"head size {size if size % HEAD_MULTIPLE else v_size} is no multiple of 8")
+    if dtype not in _HALF:
+        reasons.append("only in fp16 or bf16")
+    return "; ".join(reasons) or FUSED
