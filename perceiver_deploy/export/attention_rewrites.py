@@ -23,9 +23,9 @@ class ProjectedAttention:
 
     @classmethod
     def of(cls, found: Attention) -> ProjectedAttention | None:
-        """The attention, or None where a projection is missing."""
+        """The attention, or None where a projection is missing, or the last one's result leaves the graph."""
         query, key, value, output = found.query, found.key, found.value, found.output
-        if query is None or key is None or value is None or output is None:
+        if query is None or key is None or value is None or output is None or output.result.is_graph_output():
             return None
         if query.weight is None or key.weight is None or value.weight is None:
             return None

@@ -22,6 +22,12 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Div: operator.floordiv,  # the exporter writes a division that leaves no remainder so
     ast.Mod: operator.mod,
 }
+_FUNCTIONS: dict[str, Callable[[int, int], int]] = {
+    "Mod": operator.mod,
+    "FloorDiv": operator.floordiv,
+    "Max": max,
+    "Min": min,
+}
 
 ATTENTION_OPERATORS = ("MultiHeadAttention", "Attention")
 """Operators that are a whole attention, as `passes.fused_attention` writes them."""
@@ -104,13 +110,15 @@ def _evaluate(size: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:
                 return number
             case ast.Name(id=name) if name in sizes:
                 return sizes[name]
+            case ast.Call(func=ast.Name(id=name), args=[left, right]) if name in _FUNCTIONS:
+                return _FUNCTIONS[name](value(left), value(right))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -value(operand)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
                 return _OPERATORS[type(op)](value(left), value(right))
         raise ExportError(
             f"The size {expression!r} cannot be worked out from the axes {', '.join(sizes)}: "
-            f"{ast.unparse(node)!r} is neither a number, one of them, nor + - * // % of such."
+            f"{ast.unparse(node)!r} is neither a number, one of them, nor + - * // %, {', '.join(_FUNCTIONS)} of such."
         )
 
     return value(ast.parse(expression, mode="eval").body)

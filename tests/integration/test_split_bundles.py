@@ -131,7 +131,7 @@ def test_a_wrong_stage_fails_the_gate_and_is_named(wrong, tmp_path, monkeypatch)
         graph = real_trace(model, signature, options)
         tensors = signature.stage.outputs if wrong == "encoder" else signature.stage.inputs
         if tensors[0].name == "latents":
-            value = graph.graph.initializers[f"{wrong}.cross_attention.value.weight.transposed"]
+            value = graph.graph.initializers[f"{wrong}.cross_attention.mlp.2.weight.transposed"]
             value.const_value = ir.tensor((value.const_value.numpy() * 1.001).astype(np.float32), name=value.name)
         return graph
 
