@@ -53,6 +53,22 @@ def full_size_parity(document: dict[str, Any]) -> str:
     return table(header, rows)
 
 
+def graph_flops(document: dict[str, Any]) -> str:
+    """GFLOP of a forward: transformers', our graph as the model is written, and with Perceiver's algebra."""
+    rows = [
+        [
+            name.removeprefix("Perceiver"),
+            f"{figures['huggingface_gflop']:,.1f}",
+            f"{figures['plain_gflop']:,.1f}",
+            f"{figures['gflop']:,.1f}",
+            f"{figures['ratio']:.3f}",
+        ]
+        for name, figures in document["configurations"].items()
+        if "huggingface_gflop" in figures
+    ]
+    return table(["class", "transformers", "graph, --no-reassociate", "graph", "ratio"], rows)
+
+
 def export_peers(document: dict[str, Any]) -> str:
     """Each exporter's graph: right at other sizes?, size, seconds, and speed-up and peak memory beside eager's."""
     header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export", "onnxruntime", "OpenVINO"]
@@ -132,6 +148,7 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
 TABLES: dict[str, Callable[[], str]] = {
     "digits": from_results("digits/benchmark.json", digits),
     "trained": trained,
+    "graph_flops": from_results("graph_flops.json", graph_flops),
     "export_peers": from_results("export_peers.json", export_peers),
     "full_size_parity": from_results("full_size_parity.json", full_size_parity),
 }
