@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from perceiver_deploy.export.tape import store
+
 _GELU_SINCE, _NUM_OUTPUTS_SINCE = 20, 18
 
 
@@ -72,10 +74,4 @@ def _node(operator: str, inputs: list[ir.Value], like: ir.Value) -> ir.Node:
 
 
 def _constant(graph: ir.Graph, value: float | list[int], dtype: ir.DataType) -> ir.Value:
-    name = f"constant_{dtype.name.lower()}_{value}"
-    if name not in graph.initializers:
-        tensor = ir.Tensor(np.array(value, dtype.numpy()), name=name)
-        graph.register_initializer(
-            ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(dtype), const_value=tensor)
-        )
-    return graph.initializers[name]
+    return store(graph, f"constant_{dtype.name.lower()}_{value}", np.array(value, dtype.numpy()))

@@ -33,16 +33,11 @@ class RawModel(nn.Module):
     def _dtype(self) -> torch.dtype:
         return next(self.wrapped.parameters()).dtype
 
-    def _raw_signature(
-        self,
-        raw: Mapping[str, TensorSpec | None],
-        axes: Mapping[str, Axis],
-        outputs: tuple[TensorSpec, ...] | None = None,
-    ) -> Signature:
+    def _raw_signature(self, raw: Mapping[str, TensorSpec | None], axes: Mapping[str, Axis]) -> Signature:
         """The model's signature with some inputs replaced (by nothing: None), and some axes."""
         plain = self.wrapped.signature
         inputs = [raw.get(spec.name, spec) for spec in plain.stage.inputs]
-        stage = Stage(inputs=tuple(spec for spec in inputs if spec), outputs=outputs or plain.stage.outputs)
+        stage = Stage(inputs=tuple(spec for spec in inputs if spec), outputs=plain.stage.outputs)
         return Signature(task=plain.task, axes={**plain.axes, **axes}, stage=stage)
 
 
