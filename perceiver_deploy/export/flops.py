@@ -52,12 +52,24 @@ def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
         ExportError: as `shape_at`.
     """
     flops: Counter[str] = Counter()
+    for node, count in flops_by_node(model, sizes).items():
+        flops[module_of(node)] += count
+    return dict(flops)
+
+
+def flops_by_node(model: ir.Model, sizes: Mapping[str, int]) -> dict[ir.Node, int]:
+    """Operations of every MatMul, Gemm, Conv and attention operator: two for each multiply-add.
+
+    Raises:
+        ExportError: as `shape_at`.
+    """
+    flops = {}
     for node in model.graph.all_nodes():
         if node.op_type in ("MatMul", "Gemm", "Conv"):
-            flops[module_of(node)] += 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
+            flops[node] = 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
         elif node.op_type in ATTENTION_OPERATORS:
-            flops[module_of(node)] += _attention_flops(node, sizes)
-    return dict(flops)
+            flops[node] = _attention_flops(node, sizes)
+    return flops
 
 
 def flops_at_opt(model: ir.Model, axes: Mapping[str, Axis]) -> int:

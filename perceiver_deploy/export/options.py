@@ -11,6 +11,8 @@ EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of weights beyond which they are kept in a file of their own: one ONNX file holds at most 2 GB."""
 REWRITES = "perceiver_deploy.rewrites"
 """Metadata of an exported model: how many times each rewrite fired, as JSON."""
+AXES = "perceiver_deploy.axes"
+"""Metadata of an exported model: min, opt, max and multiple_of of each axis by name, as JSON."""
 
 AttentionForm = Literal["portable", "onnxruntime", "opset23"]
 """How an attention is written: in plain operators, as onnxruntime's own operator, or as `Attention` of opset 23."""

@@ -1,100 +1,253 @@
-"""INT8: one explicit Q/DQ graph, placed by onnxruntime's static quantiser."""
+"""INT8: one explicit Q/DQ graph, placed by onnxruntime's quantiser at ranges of our own."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
-from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import ExportError, requires
-from perceiver_deploy.export.graph_files import copy_model, model_files
+from perceiver_deploy.export.flops import flops_by_node
+from perceiver_deploy.export.graph_files import model_files, write_graph
+from perceiver_deploy.export.options import AXES, EXTERNAL_ABOVE
+from perceiver_deploy.export.origin import module_of
 
 with requires("cpu", "Quantising"):
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quant_utils import DEQUANT_OUTPUT_SUFFIX
 
 _GEMMS = ("MatMul", "Gemm")
+_RESIZE = "resize"
+"""The module of raw models that resizes pictures."""
+_QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_SHAPES_KNOWN = {"onnx.infer": "onnxruntime.quant"}
+"""Metadata by which the quantiser knows that it need not infer shapes: an exported graph has them."""
+
+LEAST_SHARE = 0.9
+"""Of the FLOPs of weight GEMMs, what must be quantised unless a reason is known for the rest."""
+_KEPT = "kept in float32 on request"
+_EXACT = "resizes raw pixels by whole numbers that float32 holds exactly"
 
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised.
+    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised, with the reason.
 
-    It is the second operand of a projection, the first one where a query is stored.
+    It is the second operand of a projection, the first one where a query is stored. `gemm_flops` and `flops` are the
+    shares of the FLOPs of weight GEMMs, and of all FLOPs, that quantised nodes carry with the axes at `opt` sizes.
     """
 
     weight_gemms: int
     quantized: int
-    left: tuple[str, ...]
+    left: dict[str, str]
+    gemm_flops: float
+    flops: float
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, batches: Iterable[Arrays]) -> None:
-        self._batches: Iterator[Arrays] = iter(batches)
+def ranged_tensors(model: ir.Model, keep: Collection[str] = ()) -> list[str]:
+    """Names of the tensors whose ranges `quantize_int8` needs: what GEMMs take that is not stored."""
+    left = _left_with_reason(model, keep)
+    operands = (value for node in _gemms(model) if node.name not in left for value in node.inputs[:2])
+    return list(dict.fromkeys(str(value.name) for value in operands if value and not value.is_initializer()))
 
-    def get_next(self) -> Arrays | None:
-        return next(self._batches, None)
 
+def quantize_int8(
+    source: Path,
+    target: Path,
+    thresholds: Mapping[str, tuple[float, float]],
+    *,
+    keep: Collection[str] = (),
+    unsigned: bool = False,
+) -> QuantizationReport:
+    """Write an INT8 graph: activations a tensor, weights symmetric a channel, nothing else.
 
-def quantize_int8(source: Path, target: Path, batches: Iterable[Arrays]) -> QuantizationReport:
-    """Write an INT8 graph: symmetric int8 activations (min-max over `batches`), int8 weights a channel.
+    Both inputs of every MatMul and Gemm get Q/DQ pairs, as TensorRT, OpenVINO and onnxruntime read them; their outputs
+    and biases stay float32. Weights are kept in a file of their own where the source's are.
 
-    Both inputs of every MatMul and Gemm get Q/DQ pairs, as TensorRT, OpenVINO and onnxruntime read them. Weights are
-    kept in a file of their own where the source's are.
+    Args:
+        source: a float32 graph.
+        target: where to write.
+        thresholds: range (low, high) of each of `ranged_tensors`; beyond it values saturate.
+        keep: names of GEMMs that stay float32.
+        unsigned: uint8 activations with a zero point, which TensorRT does not read, instead of symmetric int8.
 
     Raises:
-        ExportError: no weight GEMM was quantised.
+        ExportError: a graph that is quantised already, a missing or unusable range, a name in `keep` that no GEMM has,
+            or less than 90 % of the FLOPs of weight GEMMs quantised without a reason.
     """
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # the quantiser advises a pre-processing that the export has already done
-    try:
-        # A copy, because the quantiser writes beside its source and reads no external data that has a second hard link.
-        with tempfile.TemporaryDirectory() as folder:
-            quantize_static(
-                str(copy_model(source, Path(folder))),
-                str(target),
-                _Reader(batches),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_GEMMS),
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                use_external_data_format=len(model_files(source)) > 1,
-                # TensorRT reads no quantised bias
-                extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False},
-            )
-    finally:
-        logger.setLevel(level)
-    report = count_quantized(ir.load(target))
+    model = ir.load(source)
+    if any(node.op_type in (_QUANTIZE, _DEQUANTIZE) for node in model.graph.all_nodes()):
+        raise ExportError(f"{source.name} is quantised already. Quantise the float32 graph that it was made of.")
+    left = _left_with_reason(model, keep)
+    for name in ranged_tensors(model, keep):
+        _require_range(name, thresholds)
+    quantized = _with_pairs(model, thresholds, left, unsigned=unsigned)
+    report = count_quantized(quantized, left)
+    _require_share(report, source)
+    write_graph(quantized, target, 0 if len(model_files(source)) > 1 else EXTERNAL_ABOVE)
+    return report
+
+
+def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> QuantizationReport:
+    """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear; `left` has reasons."""
+    flops = flops_by_node(model, opt_sizes_of(model))
+    weight_gemms = [node for node in _gemms(model) if any(map(_is_weight, node.inputs[:2]))]
+    quantized = {node for node in _gemms(model) if all(map(_is_dequantized, node.inputs[:2]))}
+    counted = [node for node in weight_gemms if node in quantized]
+    reasons = dict(left or {}) | {
+        str(node.name): "an operand has no Q/DQ pair"
+        for node in weight_gemms
+        if node not in quantized and node.name not in (left or {})
+    }
+    return QuantizationReport(
+        weight_gemms=len(weight_gemms),
+        quantized=len(counted),
+        left=reasons,
+        gemm_flops=_share(flops, counted, weight_gemms),
+        flops=_share(flops, quantized, flops),
+    )
+
+
+def opt_sizes_of(model: ir.Model) -> dict[str, int]:
+    """Every axis that the metadata of an exported graph describes at its `opt` size; none for another graph."""
+    return {name: axis["opt"] for name, axis in json.loads(model.metadata_props.get(AXES, "{}")).items()}
+
+
+def _share(flops: Mapping[ir.Node, int], part: Collection[ir.Node], whole: Collection[ir.Node]) -> float:
+    total = sum(flops[node] for node in whole)
+    return sum(flops[node] for node in part) / total if total else 0.0
+
+
+def _gemms(model: ir.Model) -> Iterator[ir.Node]:
+    return (node for node in model.graph if node.op_type in _GEMMS)
+
+
+def _left_with_reason(model: ir.Model, keep: Collection[str]) -> dict[str, str]:
+    """GEMMs that stay float32, and why.
+
+    Raises:
+        ExportError: `keep` has a name that no GEMM has.
+    """
+    names = {str(node.name) for node in _gemms(model)}
+    if unknown := sorted(set(keep) - names):
+        raise ExportError(
+            f"The graph has no MatMul or Gemm {unknown[0]!r} to keep in float32; it has {', '.join(sorted(names))}."
+        )
+    exact = {str(node.name): _EXACT for node in _gemms(model) if module_of(node).partition(".")[0] == _RESIZE}
+    return exact | dict.fromkeys(keep, _KEPT)
+
+
+def _require_range(name: str, thresholds: Mapping[str, tuple[float, float]]) -> None:
+    """A range that gives a scale: it was seen, is finite, and is not zero alone."""
+    if name not in thresholds:
+        raise ExportError(f"Tensor {name} has no range: it was never seen. Calibrate on the graph that is quantised.")
+    low, high = thresholds[name]
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high) or low == high == 0:
+        raise ExportError(
+            f"Tensor {name} has the range {low:g} to {high:g}, from which no scale follows; expected finite numbers "
+            "that are not both 0. Calibrate on data that the tensor answers to, or keep the nodes that read it."
+        )
+
+
+def _require_share(report: QuantizationReport, source: Path) -> None:
     if report.quantized == 0:
         raise ExportError(
             f"None of the {report.weight_gemms} weight GEMMs of {source.name} was quantised, so there is no INT8 model "
             "to write. Check that the graph holds MatMul or Gemm nodes with constant weights."
         )
-    return report
+    unexplained = [name for name, reason in report.left.items() if reason not in (_KEPT, _EXACT)]
+    if unexplained and report.gemm_flops < LEAST_SHARE:
+        raise ExportError(
+            f"Quantised weight GEMMs carry {report.gemm_flops:.1%} of the operations of all weight GEMMs of "
+            f"{source.name}; expected at least {LEAST_SHARE:.0%}. Left without a reason: {', '.join(unexplained)}."
+        )
 
 
-def count_quantized(model: ir.Model) -> QuantizationReport:
-    """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear."""
-    quantized, left = 0, []
-    for node in model.graph.all_nodes():
-        if node.op_type not in _GEMMS:
-            continue
-        operands = node.inputs[:2]
-        if any(_is_quantized_weight(operand) for operand in operands):
-            quantized += 1
-        elif any(operand is not None and operand.is_initializer() for operand in operands):
-            left.append(node.name or "unnamed")
-    return QuantizationReport(quantized + len(left), quantized, tuple(left))
+def _with_pairs(
+    model: ir.Model, thresholds: Mapping[str, tuple[float, float]], left: Mapping[str, str], *, unsigned: bool
+) -> ir.Model:
+    """The graph with Q/DQ pairs on what its GEMMs read, except those in `left`."""
+    proto = ir.to_proto(ir.external_data.load_to_model(model))
+    onnx.helper.set_model_props(proto, {**model.metadata_props, **_SHAPES_KNOWN})
+    ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in thresholds.items()}
+    quantizer = QDQQuantizer(
+        proto,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(left),
+        op_types_to_quantize=list(_GEMMS),
+        extra_options={
+            "ActivationSymmetric": not unsigned,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # TensorRT reads no quantised bias
+            "OpTypesToExcludeOutputQuantization": list(_GEMMS),
+        },
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    quantized = ir.from_proto(quantizer.model.model)
+    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
+    for name in _SHAPES_KNOWN:
+        del quantized.metadata_props[name]
+    for node in list(quantized.graph):
+        if node.op_type == _DEQUANTIZE:
+            _describe_pair(node)
+            _give_others_the_original(node, model, left)
+    return quantized
 
 
-def _is_quantized_weight(operand: ir.Value | None) -> bool:
+def _describe_pair(dequantize: ir.Node) -> None:
+    """Write down the shapes and types that the quantiser leaves out."""
+    stored, zero = dequantize.inputs[0], dequantize.inputs[2]
+    assert stored is not None
+    assert zero is not None
+    if (quantize := stored.producer()) is not None and quantize.inputs[0] is not None:
+        stored.shape = quantize.inputs[0].shape
+        stored.type = zero.type
+    dequantize.outputs[0].shape = stored.shape
+    dequantize.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+
+
+def _give_others_the_original(dequantize: ir.Node, model: ir.Model, left: Mapping[str, str]) -> None:
+    """Let only quantised GEMMs read a quantised value: residual additions, and GEMMs in `left`, read the float one."""
+    value, graph = dequantize.outputs[0], dequantize.graph
+    quantize = dequantize.inputs[0].producer() if dequantize.inputs[0] is not None else None
+    others = [(use.node, use.idx) for use in value.uses() if not _reads_quantized(use.node, use.idx, left)]
+    if not others:
+        return
+    if quantize is not None:
+        original = quantize.inputs[0]
+    else:
+        stored = model.graph.initializers[str(value.name).removesuffix(DEQUANT_OUTPUT_SUFFIX)]
+        assert isinstance(graph, ir.Graph)
+        original = ir.Value(name=stored.name, shape=stored.shape, type=stored.type, const_value=stored.const_value)
+        graph.register_initializer(original)
+    for node, index in others:
+        node.replace_input_with(index, original)
+
+
+def _reads_quantized(node: ir.Node, index: int, left: Mapping[str, str]) -> bool:
+    return node.op_type in _GEMMS and node.name not in left and index < 2
+
+
+def _is_weight(operand: ir.Value | None) -> bool:
     producer = None if operand is None else operand.producer()
-    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
-        return False
-    return producer.inputs[0].is_initializer()
+    if producer is not None and producer.op_type == _DEQUANTIZE:
+        operand = producer.inputs[0]
+    return operand is not None and operand.is_initializer()
+
+
+def _is_dequantized(operand: ir.Value | None) -> bool:
+    producer = None if operand is None else operand.producer()
+    return producer is not None and producer.op_type == _DEQUANTIZE

@@ -19,11 +19,12 @@ from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.export.calibration import observe
 from perceiver_deploy.export.graph_files import stored_bytes
 from perceiver_deploy.export.operators import count_operators
-from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8
+from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8, ranged_tensors
 from perceiver_deploy.manifest import DATA_SUFFIX, Manifest, StageName, Variant, graph_file
-from perceiver_deploy.progress import log, track
+from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession, open_graphs
 from perceiver_deploy.runtimes.queries import all_queries
 from perceiver_deploy.runtimes.session import check_inputs
@@ -121,8 +122,14 @@ def _quantize(
 ) -> QuantizationReport:
     """Quantise the graph of one stage."""
     log.info("Calibrating %s on %d samples", stage, len(data))
-    batches = track(_stage_batches(stage, sources, manifest, data), "Calibrating", -(-len(data) // _BATCH))
-    report = quantize_int8(sources[stage], target, batches)
+    source = sources[stage]
+    histograms = observe(
+        source,
+        ranged_tensors(ir.load(source)),
+        lambda: _stage_batches(stage, sources, manifest, data),
+        count=-(-len(data) // _BATCH),
+    )
+    report = quantize_int8(source, target, {name: (seen.low, seen.high) for name, seen in histograms.items()})
     log.info("Quantised %d of %d weight GEMMs of %s", report.quantized, report.weight_gemms, stage)
     return report
 
