@@ -1,4 +1,4 @@
-"""What do the exporters make of the same checkpoint: torch.onnx.export in four forms, optimum-onnx, and ours?
+"""What do the exporters make of the same checkpoint: torch.onnx.export in four forms, optimum-onnx, and ours in two?
 
 For each model a randomly initialised Hugging Face model of the published configuration is saved. A row for each
 exporter says whether it exports, whether its graph is right at three other sizes than the exported one (against
@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.environments import OPTIMUM, NotInstalledError
 from peers.measuring import Case, Timing, brief, check, time_beside
-from peers.optimum_environment import NotInstalledError, optimum_python
-from peers.plans import EAGER, EXPORTERS, FULL, OURS, SMALL, Plan
+from peers.plans import EAGER, EXPORTERS, FULL, OURS, OURS_FUSED, SMALL, Plan
 from peers.sources import EagerSource, Gemm, GemmSource, GraphSource
 from peers.verdicts import RUNTIMES, judge_targets, report
 
@@ -92,7 +92,8 @@ class Experiment:
             log.info("%s: exporting with %s", self.model, exporter)
             row = self._export(exporter)
             if row["exports"]:
-                row["checks"] = check(self._graph(exporter, self.plan.check_runtime), cases, self.threads)
+                runtime = "onnxruntime" if exporter == OURS_FUSED else self.plan.check_runtime
+                row["checks"] = check(self._graph(exporter, runtime), cases, self.threads)
             self.results.put_row(exporter, row)
         self._time(cases[0])
         self.results.model["targets"] = judge_targets(self.plan.targets, self.results.model["rows"])
@@ -112,7 +113,7 @@ class Experiment:
                     return {"exports": False, "error": f"optimum-onnx has no task for {self.plan.class_name}"}
                 script = str(HERE / "peers" / "export_optimum.py")
                 arguments = [str(self.folder / "checkpoint"), str(self.folder / exporter), self.plan.optimum_task]
-                took = self._run([str(optimum_python()), script, *arguments], PYTHONPATH="")
+                took = self._run([str(OPTIMUM.python()), script, *arguments], PYTHONPATH="")
             else:
                 took = self._python("peers.export_one", exporter, self.plan.class_name, str(self.folder), *self.gate)
             if "error" in took:
@@ -129,7 +130,12 @@ class Experiment:
     def _time(self, case: Case) -> None:
         """Latency and memory of eager and of the graphs that are right at the usual sizes, and the limit."""
         eager = self._eager()
-        graphs = [self._graph(name, runtime) for name in self._timed() for runtime in RUNTIMES]
+        graphs = [
+            self._graph(name, runtime)
+            for name in self._timed()
+            for runtime in RUNTIMES
+            if (name, runtime) != (OURS_FUSED, "openvino")
+        ]
         limit = self._limit()
         sources: list[Source] = [eager, *graphs, *([limit] if limit else [])]
         for row in self.results.model["rows"].values():
@@ -149,7 +155,7 @@ class Experiment:
         """Of each family to time one exporter: the static form where it is right."""
         names = []
         for family in self.plan.timed:
-            for exporter in (name for name in self.exporters if name.startswith(family)):
+            for exporter in (name for name in self.exporters if name == family or name.startswith(f"{family}-")):
                 checks = self.results.model["rows"][exporter].get("checks")
                 if checks and checks[0]["right"]:
                     names.append(exporter)

@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from peers.plans import OURS
+from peers.plans import OURS, OURS_FUSED
 from perceiver_deploy.evaluate.samples import load_sample
+from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.manifest import Signature
+
+OUR_OPTIONS = {OURS: GraphOptions(), OURS_FUSED: GraphOptions(attention="onnxruntime")}
 
 
 def main() -> None:
@@ -31,8 +34,8 @@ def main() -> None:
     file.parent.mkdir(exist_ok=True)
     with contextlib.redirect_stdout(sys.stderr):  # exporters print their progress
         try:
-            if exporter == OURS:
-                took = export_ours(folder / "checkpoint", file)
+            if exporter in OUR_OPTIONS:
+                took = export_ours(folder / "checkpoint", file, OUR_OPTIONS[exporter])
                 if "--gate" in sys.argv:
                     took["gated_seconds"] = export_behind_the_gate(folder / "checkpoint", folder / "bundle")
             else:
@@ -88,13 +91,12 @@ def export_theirs(exporter: str, class_name: str, folder: Path, file: Path) -> d
     return {"load_seconds": loaded - started, "export_seconds": time.perf_counter() - loaded}
 
 
-def export_ours(checkpoint: Path, file: Path) -> dict[str, Any]:
+def export_ours(checkpoint: Path, file: Path, options: GraphOptions) -> dict[str, Any]:
     """Our model through the steps of `export_model` up to its gate, which runs the model instead of exporting it."""
     import onnx_ir as ir
     import torch
 
     from perceiver_deploy.export import trace
-    from perceiver_deploy.export.options import GraphOptions
     from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 
     seconds: dict[str, float] = {}
@@ -104,7 +106,7 @@ def export_ours(checkpoint: Path, file: Path) -> dict[str, Any]:
         mock.patch.object(torch.export, "export", timed(seconds, "torch.export", torch.export.export)),
         mock.patch.object(trace, "optimize", timed(seconds, "passes", trace.optimize)),
     ):
-        graph = timed(seconds, "trace_model", trace.trace_model)(model, model.signature, GraphOptions())
+        graph = timed(seconds, "trace_model", trace.trace_model)(model, model.signature, options)
     timed(seconds, "save", ir.save)(graph, file)
     total = time.perf_counter() - started
     seconds["translation"] = seconds.pop("trace_model") - seconds["torch.export"] - seconds["passes"]

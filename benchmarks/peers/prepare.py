@@ -1,12 +1,16 @@
 """Make the checkpoint of a model, its signature, inputs at every size, and what transformers gives for them.
 
-python -m peers.prepare small|full MODEL FOLDER
+python -m peers.prepare small|full MODEL FOLDER [CALIBRATION_SAMPLES]
+
+With a number of samples: the usual size alone, and `calibration.npz` with that many other samples of it.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from peers.huggingface import HuggingFaceSession, random_model
 from peers.plans import FULL, SMALL
@@ -21,8 +25,14 @@ def main() -> None:
     random_model(plan.class_name, **plan.config).save_pretrained(folder / "checkpoint")
     ours = load_checkpoint(folder / "checkpoint")
     (folder / "signature.json").write_text(ours.signature.model_dump_json(by_alias=True), encoding="utf-8")
+    cases = plan.cases()
+    if len(sys.argv) > 4:
+        case = grid.Case("calibration", {**plan.usual, "batch": int(sys.argv[4])})
+        calibration = grid.make_inputs(ours.signature, case, ours.config.preprocessing, seed=1)
+        np.savez(folder / "calibration.npz", **calibration)  # type: ignore[arg-type]
+        cases = {"usual": plan.usual}
     theirs = HuggingFaceSession(plan.class_name, folder / "checkpoint", None)
-    for name, sizes in plan.cases().items():
+    for name, sizes in cases.items():
         case = grid.Case(name, dict(sizes), "none" if name == "usual" else "padded")
         inputs = grid.make_inputs(ours.signature, case, ours.config.preprocessing)
         Sample(name, inputs, {}, theirs.run(inputs)).save(folder / f"{name}.npz")

@@ -28,18 +28,10 @@ def linear_positions(size: int, device: torch.device) -> Tensor:
     return torch.where(in_first_half, rising, falling).to(torch.float32)
 
 
-def grid_positions(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """Positions of a grid in row-major order, float32 [product of sizes, dimensions]."""
-    axes = [linear_positions(size, device) for size in sizes]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
-
-
-def positions_at(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Rows of `grid_positions(sizes)` at flat indices [queries], without making the others."""
-    axes = [linear_positions(size, indices.device) for size in sizes]
-    return torch.stack(
-        [axis.index_select(0, at) for axis, at in zip(axes, _unravel(indices, sizes), strict=True)], dim=-1
-    )
+def _over_grid(rows: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """Rows [size, channels] along one axis, repeated over the others: [product of sizes, channels]."""
+    shape = [size if other == axis else 1 for other, size in enumerate(sizes)]
+    return rows.view(*shape, -1).expand(*sizes, -1).flatten(0, len(sizes) - 1)
 
 
 def indexed_positions(indices: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
@@ -85,17 +77,32 @@ class FourierEncoding(nn.Module):
 
         Those of the flat indices `points` where they are given.
         """
-        positions = grid_positions(sizes, like.device) if points is None else positions_at(points, sizes)
-        return self.features(positions).to(like.dtype)
+        along = [self._along(axis, linear_positions(size, like.device)) for axis, size in enumerate(sizes)]
+        if points is None:
+            placed = [[_over_grid(part, axis, sizes) for part in parts] for axis, parts in enumerate(along)]
+        else:
+            indices = _unravel(points, sizes)
+            placed = [[part.index_select(0, at) for part in parts] for at, parts in zip(indices, along, strict=True)]
+        return self._joined(placed).to(like.dtype)
 
     def features(self, positions: Tensor) -> Tensor:
         """Features float32 [..., channels] of positions float32 [..., dimensions]."""
-        frequencies = torch.tensor(self._frequencies, dtype=torch.float32, device=positions.device)
+        return self._joined([self._along(axis, at) for axis, at in enumerate(positions.unbind(-1))])
+
+    def _along(self, axis: int, positions: Tensor) -> list[Tensor]:
+        """Positions, sines and cosines [..., 1 or bands] of positions float32 [...] along one axis.
+
+        Those of a grid are made from its sides: as many as height + width, not height x width.
+        """
+        frequencies = torch.tensor(self._frequencies[axis], dtype=torch.float32, device=positions.device)
         angles = math.pi * (positions[..., None] * frequencies)
+        return [positions[..., None], torch.sin(angles), torch.cos(angles)]
+
+    def _joined(self, parts: Sequence[Sequence[Tensor]]) -> Tensor:
+        """The channels in the configuration's order."""
         if self.order == "by_dimension":
-            return torch.cat([torch.sin(angles), torch.cos(angles), positions[..., None]], dim=-1).flatten(-2)
-        angles = angles.flatten(-2)
-        return torch.cat([positions, torch.sin(angles), torch.cos(angles)], dim=-1)
+            return torch.cat([part for positions, sines, cosines in parts for part in (sines, cosines, positions)], -1)
+        return torch.cat([part for kind in zip(*parts, strict=True) for part in kind], -1)
 
 
 class LearnedEncoding(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers.models.perceiver.modeling_perceiver import build_linear_positions, generate_fourier_features
 
 from perceiver_deploy.model.input_config import FourierPositions, LearnedPositions
-from perceiver_deploy.model.positions import FourierEncoding, LearnedEncoding, grid_positions, linear_positions
+from perceiver_deploy.model.positions import FourierEncoding, LearnedEncoding, linear_positions
 
 CPU = torch.device("cpu")
 
@@ -33,8 +33,17 @@ def test_linear_positions_of_one_point_are_its_start():
     assert linear_positions(1, CPU).tolist() == [-1.0]
 
 
-def test_grid_positions_are_row_major_with_the_last_dimension_fastest():
-    assert grid_positions((2, 3), CPU).tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
+def test_a_grid_is_row_major_with_the_last_dimension_fastest():
+    features = FourierEncoding(FourierPositions(1, (4, 4)))((2, 3), torch.zeros(()))
+    assert features[:, :2].tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("order", ["positions_first", "by_dimension"])
+def test_points_of_a_grid_have_the_rows_of_the_whole_grid(order):
+    encoding = FourierEncoding(FourierPositions(3, (4, 8, 6), order=order))
+    whole = encoding((2, 5, 3), torch.zeros(()))
+    points = torch.tensor([29, 0, 7, 7, 14])
+    assert torch.equal(encoding((2, 5, 3), torch.zeros(()), points), whole[points])
 
 
 @pytest.mark.parametrize(

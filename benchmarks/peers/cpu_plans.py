@@ -1,0 +1,68 @@
+"""What is measured on the CPU of each model, and what its INT8 should reach.
+
+Targets name figures of `cpu_verdicts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peers.plans import Target
+
+PEERS = ("onnxruntime dynamic int8", "openvino bf16", "nncf int8")
+
+
+@dataclass(frozen=True)
+class FullSize:
+    """A published configuration with random weights: `plan` is its name in `plans.FULL`.
+
+    `fresh`: a process for each run, because all candidates together do not fit in memory. `calibration` is the number
+    of samples that ours and NNCF are calibrated on.
+    """
+
+    plan: str
+    targets: tuple[Target, ...]
+    rounds: int = 7
+    fresh: bool = False
+    calibration: int = 4
+    peers: Sequence[str] = PEERS
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A shipped model on its own data at batch 1, beside our eager model."""
+
+    checkpoint: str
+    data: str
+    targets: tuple[Target, ...]
+    rounds: int = 300
+
+
+def _faster(factor: float) -> tuple[Target, ...]:
+    return (Target("int8 speed-up", factor),)
+
+
+MODELS: dict[str, FullSize | Shipped] = {
+    "fourier": FullSize(
+        "fourier",
+        (
+            Target("int8 speed-up", 5.0),
+            Target("int8 speed-up over the best peer", 1.5),
+            Target("int8 limit over int8 seconds", 0.85),
+        ),
+    ),
+    "language": FullSize("language", _faster(4.0)),
+    "language-256": FullSize("language-256", _faster(4.0)),
+    "learned": FullSize("learned", _faster(4.0)),
+    "conv": FullSize("conv", _faster(4.0)),
+    "flow": FullSize(
+        "flow",
+        (Target("int8 speed-up", 8.0), Target("int8 peak memory over eager's", 1 / 3, at_least=False)),
+        rounds=3,
+        fresh=True,
+        calibration=1,
+    ),
+    "digits": Shipped("digits", "digits", _faster(4.0)),
+    "sentiment": Shipped("sentiment", "sentiment", _faster(4.0)),
+}
