@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from perceiver_deploy.export.options import AttentionForm
     from perceiver_deploy.manifest import RuntimeName
     from perceiver_deploy.model.checkpoints.loading import Form
-    from perceiver_deploy.pipeline.export import ExportResult, Split
+    from perceiver_deploy.pipeline.export import ExportResult
+    from perceiver_deploy.pipeline.export_stages import Split
 
 
 @click.command(

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from perceiver_deploy import export_model, load
+from perceiver_deploy import build_engine, export_model, load
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.export.options import GraphOptions
 from tests.factories import relative_l2, small_model, text_inputs
@@ -42,6 +42,21 @@ def test_opset_23_attention_gives_the_same_numbers_in_both_cpu_runtimes(shared_b
     for runtime in ("onnxruntime", "openvino"):
         with load(path, runtime=runtime) as session:
             assert relative_l2(session.run(inputs)["logits"], expected) < REORDERED
+
+
+def test_opset_23_attentions_that_tensorrt_refuses_stay_plain_in_a_bundle_for_it(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
+    path = tmp_path / "bundle"
+    options = GraphOptions(attention="opset23", opset=23, reassociate=False)
+    result = export_model(small_model("masked_lm"), path, options=options, validate=False)
+    found = {attention.module: attention for attention in result.graphs["full"].attentions}
+    assert {module: attention.form for module, attention in found.items()} == {
+        "encoder.cross_attention": "plain operators",
+        "encoder.self_attends.0": "Attention",
+        "decoder.cross_attention": "plain operators",
+    }
+    assert "head sizes 8 and 16 differ" in found["encoder.cross_attention"].fuses["tensorrt"]
+    assert build_engine(path).facts["gemm_dtypes"]
 
 
 @pytest.mark.parametrize(
