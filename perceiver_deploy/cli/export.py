@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     type=click.Choice(["portable", "onnxruntime", "opset23"]),
     default="portable",
     show_default=True,
-    help="How attentions are written: onnxruntime's own operator needs --for onnxruntime, opset23 needs --opset 23.",
+    help="How attentions are written: onnxruntime needs --for onnxruntime, opset23 needs --opset 23 and a --for.",
 )
 @click.option("--pad-heads", is_flag=True, help="Fill heads up to a multiple of 8 channels, for TensorRT's kernels.")
 @force_option

@@ -53,7 +53,8 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
     """Check the form of the attentions against the runtimes and the opset.
 
     Raises:
-        UsageError: onnxruntime's operator for another runtime, or `Attention` in an opset that lacks it.
+        UsageError: onnxruntime's operator for another runtime, or `Attention` in an opset that lacks it or for
+            TensorRT.
     """
     others = [runtime for runtime in runtimes if runtime != "onnxruntime"]
     if options.attention == "onnxruntime" and others:
@@ -65,6 +66,12 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
         raise UsageError(
             f"--attention opset23 writes the operator Attention, which opset {options.opset} does not have. "
             f"Give --opset {ATTENTION_OPSET}, or leave --attention out."
+        )
+    if options.attention == "opset23" and (refusing := [runtime for runtime in runtimes if "tensorrt" in runtime]):
+        raise UsageError(
+            f"--attention opset23 writes the operator Attention, which {', '.join(refusing)} reads only in half "
+            "precision and at head sizes that it has a kernel for, while the export is in float32. "
+            "Give --for onnxruntime or --for openvino, or leave --attention out."
         )
 
 

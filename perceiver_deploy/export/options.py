@@ -23,8 +23,6 @@ class GraphOptions:
     `reassociate`: let each attention project its small side, where that takes fewer multiply-adds.
     `opset`: version of ONNX's operators, 17 to 23.
     `attention`: how attentions are written.
-    `equal_heads`: with "opset23", leave attentions in plain operators whose keys and values have heads of different
-    sizes, which TensorRT refuses. `export_model` sets it where the graph is for TensorRT.
     `pad_heads`: fill heads up to a multiple of 8 channels, which fused kernels of TensorRT take.
     `external_above`: bytes of weights beyond which they are kept in a file of their own.
     """
@@ -32,6 +30,5 @@ class GraphOptions:
     reassociate: bool = True
     opset: int = OPSET
     attention: AttentionForm = "portable"
-    equal_heads: bool = False
     pad_heads: bool = False
     external_above: int = EXTERNAL_ABOVE

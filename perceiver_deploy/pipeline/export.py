@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -116,7 +116,6 @@ def export_model(
     signature = cast(Signature, traced.signature)
     stages = stages_of(traced, signature, split)
     runtimes = runtimes_for(stages, runtimes)
-    options = replace(options, equal_heads=any(name.startswith("tensorrt") for name in runtimes))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from perceiver_deploy import build_engine, export_model, load
+from perceiver_deploy import export_model, load
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.export.options import GraphOptions
 from tests.factories import relative_l2, small_model, text_inputs
@@ -44,26 +44,12 @@ def test_opset_23_attention_gives_the_same_numbers_in_both_cpu_runtimes(shared_b
             assert relative_l2(session.run(inputs)["logits"], expected) < REORDERED
 
 
-def test_opset_23_attentions_that_tensorrt_refuses_stay_plain_in_a_bundle_for_it(tmp_path):
-    pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
-    path = tmp_path / "bundle"
-    options = GraphOptions(attention="opset23", opset=23, reassociate=False)
-    result = export_model(small_model("masked_lm"), path, options=options, validate=False)
-    found = {attention.module: attention for attention in result.graphs["full"].attentions}
-    assert {module: attention.form for module, attention in found.items()} == {
-        "encoder.cross_attention": "plain operators",
-        "encoder.self_attends.0": "Attention",
-        "decoder.cross_attention": "plain operators",
-    }
-    assert "head sizes 8 and 16 differ" in found["encoder.cross_attention"].fuses["tensorrt"]
-    assert build_engine(path).facts["gemm_dtypes"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--attention", "onnxruntime"), "openvino, tensorrt-rtx may not read"),
         (("--attention", "opset23"), "Give --opset 23"),
+        (("--attention", "opset23", "--opset", "23"), "which tensorrt-rtx reads only in half precision"),
     ],
 )
 def test_a_form_that_a_runtime_or_opset_lacks_is_refused_before_any_work(options, message, tmp_path):

@@ -43,7 +43,7 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     if options.attention == "onnxruntime":
         rewrites["attentions for onnxruntime"] = fuse_for_onnxruntime(model)
     elif options.attention == "opset23":
-        rewrites["attentions of opset 23"] = fuse_for_opset23(model, equal_heads=options.equal_heads)
+        rewrites["attentions of opset 23"] = fuse_for_opset23(model)
     name_nodes(model)
     strip_metadata(model)
     return rewrites

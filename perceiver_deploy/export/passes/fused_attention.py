@@ -34,11 +34,8 @@ def fuse_for_onnxruntime(model: ir.Model) -> int:
     return fused
 
 
-def fuse_for_opset23(model: ir.Model, *, equal_heads: bool = False) -> int:
+def fuse_for_opset23(model: ir.Model) -> int:
     """Replace attentions by ONNX's `Attention`, and raise the opset to the first that has it.
-
-    With `equal_heads` an attention stays as it is whose keys and values have heads of different sizes: TensorRT takes
-    one size only.
 
     Requires: the form of `attention_match`. Ensures: the same function; a mask has the axis of the queries spelled out,
     which onnxruntime asks for. Returns how many were replaced.
@@ -47,8 +44,6 @@ def fuse_for_opset23(model: ir.Model, *, equal_heads: bool = False) -> int:
         version_converter.convert_version(model, ATTENTION_OPSET)
     fused = 0
     for attention in find_attentions(model):
-        if equal_heads and _has_two_sizes(attention):
-            continue
         if (operands := _operands(attention)) is not None:
             _replace(attention, operands, "Attention", q_num_heads=operands.heads, kv_num_heads=operands.heads)
             fused += 1
@@ -94,11 +89,6 @@ def _operands(attention: Attention) -> _Operands | None:
             query = store(attention.scores.graph, f"{query.name}.tokens", tokens)
             return _Operands(query, key.result, value.result, heads, 1.0)
     return None
-
-
-def _has_two_sizes(attention: Attention) -> bool:
-    key, value = attention.key, attention.value
-    return key is not None and value is not None and _channels(key.result) != _channels(value.result)
 
 
 def _replace(attention: Attention, operands: _Operands, operator: str, domain: str = "", **attributes: Any) -> None:

@@ -61,14 +61,6 @@ def test_both_fused_forms_give_the_numbers_of_the_plain_one(kind, reassociate):
                 assert relative_l2(result, reference) < REORDERED
 
 
-def test_attentions_with_heads_of_two_sizes_stay_plain_where_one_size_is_asked_for():
-    graph = traced("masked_lm", reassociate=False)
-    two_sizes = [a for a in find_attentions(graph) if a.key.result.shape[-1] != a.value.result.shape[-1]]
-    assert {attention.module for attention in two_sizes} == {"encoder.cross_attention", "decoder.cross_attention"}
-    assert fuse_for_opset23(graph, equal_heads=True) == 2
-    assert [attention.module for attention in find_attentions(graph)] == [a.module for a in two_sizes]
-
-
 @pytest.mark.parametrize(("kind", "expected"), [("masked_lm", 1), ("text_classification", 0)])
 def test_padded_heads_give_the_numbers_of_the_plain_form_and_only_odd_sizes_are_padded(kind, expected):
     plain, padded = (traced(kind, reassociate=False) for _ in range(2))
