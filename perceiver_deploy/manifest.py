@@ -87,6 +87,11 @@ class Axis(Strict):
         return None
 
 
+def opt_sizes(axes: Mapping[str, Axis]) -> dict[str, int]:
+    """Every axis at its `opt` size."""
+    return {name: axis.opt for name, axis in axes.items()}
+
+
 class TensorSpec(Strict):
     """One input or output: name, NumPy dtype, shape, and the values it may take.
 
@@ -230,6 +235,10 @@ class Manifest(Strict):
     def signature(self) -> Signature:
         """Signature of the stage `full`."""
         return Signature(task=self.task, axes=self.axes, stage=self.stages["full"])
+
+    def stored_bytes(self, file: str) -> int:
+        """Size of a file, with the external data beside it where it is a graph that has some."""
+        return sum(self.files[part].bytes for part in (file, file + DATA_SUFFIX) if part in self.files)
 
     def to_json(self) -> str:
         """Text of `bundle.json`, ending in a newline."""

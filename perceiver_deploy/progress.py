@@ -45,6 +45,18 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 
 @contextmanager
+def only_errors(logger: str | None = None) -> Iterator[None]:
+    """Let a library's logger, or without a name the root logger, tell errors only."""
+    quieted = logging.getLogger(logger)
+    level = quieted.level
+    quieted.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        quieted.setLevel(level)
+
+
+@contextmanager
 def count_bytes(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that is told how many bytes are done; shown like `track`."""
     from rich.console import Console

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from perceiver_deploy.export.options import AttentionForm
     from perceiver_deploy.manifest import RuntimeName
     from perceiver_deploy.model.checkpoints.loading import Form
-    from perceiver_deploy.pipeline.export import ExportResult, Split
+    from perceiver_deploy.pipeline.export import ExportResult
+    from perceiver_deploy.pipeline.export_stages import Split
 
 
 @click.command(
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     type=click.Choice(["portable", "onnxruntime", "opset23"]),
     default="portable",
     show_default=True,
-    help="How attentions are written: onnxruntime's own operator needs --for onnxruntime, opset23 needs --opset 23.",
+    help="How attentions are written: onnxruntime needs --for onnxruntime, opset23 needs --opset 23 and a --for.",
 )
 @click.option("--pad-heads", is_flag=True, help="Fill heads up to a multiple of 8 channels, for TensorRT's kernels.")
 @force_option

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 @click.command(
     "inspect",
     cls=Verb,
-    short_help="Show inputs, axes, operators, parameters.",
+    short_help="Show inputs, axes, operators, FLOPs and bytes.",
     extra="cpu",
     example="perceiver-deploy inspect digits.bundle",
 )
 @click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|ONNX")
 def command(path: Path) -> Outcome:
-    """Show inputs, outputs, axes, operators and parameters of a bundle or an ONNX file."""
+    """Show inputs, outputs, axes and operators of a bundle or an ONNX file, and what each module takes."""
     from perceiver_deploy.pipeline.inspection import inspect_path
 
     inspection = inspect_path(path)
@@ -52,10 +52,30 @@ def _show(console: Console, inspection: Inspection) -> None:
             console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
+        if graph.modules:
+            _show_modules(console, graph.modules)
         if graph.attentions:
             _show_attentions(console, graph.attentions)
     if inspection.engines:
         console.print(f"Engines: {', '.join(inspection.engines)}")
+
+
+def _show_modules(console: Console, modules: list[dict[str, Any]]) -> None:
+    from perceiver_deploy.cli.tables import make_table, megabytes, percent
+
+    total = sum(module["flops"] for module in modules) or 1
+    rows = [
+        (
+            module["module"],
+            f"{module['flops'] / 1e9:,.3f}",
+            percent(module["flops"] / total),
+            megabytes(module["weight_bytes"]),
+            megabytes(module["activation_bytes"]),
+        )
+        for module in modules
+    ]
+    headers = ("module", "GFLOP", "share", "weights", "activations moved")
+    console.print(make_table("Modules, axes at opt sizes", headers, rows))
 
 
 def _show_attentions(console: Console, attentions: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.flow import extract_patches
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
+from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size, opt_sizes
 from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing, Preprocessing
 
 Mask = Literal["none", "padded", "half", "fully masked row"]
@@ -37,7 +37,7 @@ class Case:
 def shape_grid(signature: Signature) -> list[Case]:
     """Cases from the most to the least telling: opt, odd, masks, min, max (or beyond opt where nothing bounds it)."""
     free = {name: axis for name, axis in signature.axes.items() if name != "batch"}
-    opt = {name: axis.opt for name, axis in free.items()}
+    opt = opt_sizes(free)
     odd = {name: _odd_size(axis, offset) for offset, (name, axis) in enumerate(free.items())}
     most = {name: _largest_size(axis) for name, axis in free.items()}
     cases = [Case("opt", {"batch": 1, **opt}), Case("odd", {"batch": 3, **odd})]

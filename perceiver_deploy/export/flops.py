@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.origin import module_of
-from perceiver_deploy.manifest import Axis
 
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -32,7 +31,7 @@ _FUNCTIONS: dict[str, Callable[[int, int], int]] = {
 ATTENTION_OPERATORS = ("MultiHeadAttention", "Attention")
 """Operators that are a whole attention, as `passes.fused_attention` writes them."""
 
-_QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 """Nodes that keep the shape, which onnxruntime's quantiser does not write down."""
 
 
@@ -72,15 +71,6 @@ def flops_by_node(model: ir.Model, sizes: Mapping[str, int]) -> dict[ir.Node, in
     return flops
 
 
-def flops_at_opt(model: ir.Model, axes: Mapping[str, Axis]) -> int:
-    """Operations of a graph in all, its axes at their `opt` sizes.
-
-    Raises:
-        ExportError: as `shape_at`.
-    """
-    return sum(count_flops(model, {name: axis.opt for name, axis in axes.items()}).values())
-
-
 def _attention_flops(node: ir.Node, sizes: Mapping[str, int]) -> int:
     """Operations of scores and weighted values: operands are [batch, tokens, heads * head size]."""
     query, key, value = node.inputs[:3]
@@ -104,7 +94,7 @@ def _summed(node: ir.Node, sizes: Mapping[str, int]) -> int:
 
 def _shape(value: ir.Value) -> ir.Shape:
     node = value.producer()
-    if value.shape is None and node is not None and node.op_type in _QUANTIZATION and node.inputs[0] is not None:
+    if value.shape is None and node is not None and node.op_type in QUANTIZATION and node.inputs[0] is not None:
         return _shape(node.inputs[0])
     if value.shape is None:
         raise ExportError(f"The shape of {value.name} is not known. Export the graph again, or infer its shapes.")

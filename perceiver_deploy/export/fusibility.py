@@ -10,8 +10,7 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/transform
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -22,7 +21,7 @@ from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.passes.fused_attention import ATTENTION_OPSET
 from perceiver_deploy.export.passes.padded_heads import HEAD_MOST, HEAD_MULTIPLE
-from perceiver_deploy.manifest import Axis, RuntimeName
+from perceiver_deploy.manifest import Axis, RuntimeName, opt_sizes
 
 PLAIN = "plain operators"
 FUSED = "fused"
@@ -49,16 +48,13 @@ class AttentionInfo:
     fuses: dict[str, str]
     count: int = 1
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
-        return asdict(self)
-
 
 def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> None:
     """Check the form of the attentions against the runtimes and the opset.
 
     Raises:
-        UsageError: onnxruntime's operator for another runtime, or `Attention` in an opset that lacks it.
+        UsageError: onnxruntime's operator for another runtime, or `Attention` in an opset that lacks it or for
+            TensorRT.
     """
     others = [runtime for runtime in runtimes if runtime != "onnxruntime"]
     if options.attention == "onnxruntime" and others:
@@ -71,6 +67,12 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
             f"--attention opset23 writes the operator Attention, which opset {options.opset} does not have. "
             f"Give --opset {ATTENTION_OPSET}, or leave --attention out."
         )
+    if options.attention == "opset23" and (refusing := [runtime for runtime in runtimes if "tensorrt" in runtime]):
+        raise UsageError(
+            f"--attention opset23 writes the operator Attention, which {', '.join(refusing)} reads only in half "
+            "precision and at head sizes that it has a kernel for, while the export is in float32. "
+            "Give --for onnxruntime or --for openvino, or leave --attention out."
+        )
 
 
 def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[AttentionInfo]:
@@ -79,7 +81,7 @@ def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[Attention
     Raises:
         ExportError: a shape is not known, or names an axis that is not given.
     """
-    sizes = {name: axis.opt for name, axis in axes.items()} | {"batch": 1}
+    sizes = opt_sizes(axes) | {"batch": 1}
     plain = {attention.softmax: attention for attention in find_attentions(model)}
     found = []
     for node in model.graph.all_nodes():

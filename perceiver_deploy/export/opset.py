@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 import onnx
 import onnx_ir as ir
 from onnxscript import version_converter
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.passes.older_operators import use_older_operators
+from perceiver_deploy.progress import only_errors
 
 _PAD_INPUTS_WITH_AXES = 4
 _UNTOUCHED = "untouched"
@@ -65,13 +64,10 @@ def _convert(model: ir.Model, opset: int) -> None:
         if node.domain == "" and same.get(node.op_type):
             node.domain = _UNTOUCHED
     model.opset_imports[_UNTOUCHED] = 1
-    logger = logging.getLogger(version_converter.__name__)
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # which of the two is used, and a stack trace where neither can
     try:
-        version_converter.convert_version(model, opset, fallback=True)
+        with only_errors(version_converter.__name__):  # not which of the two is used, nor why neither can
+            version_converter.convert_version(model, opset, fallback=True)
     finally:
-        logger.setLevel(level)
         model.opset_imports.pop(_UNTOUCHED, None)
         for node in model.graph.all_nodes():
             node.domain = "" if node.domain == _UNTOUCHED else node.domain

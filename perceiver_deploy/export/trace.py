@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,8 +20,10 @@ from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import OPSET, REWRITES, GraphOptions
 from perceiver_deploy.export.passes import optimize
 from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
+from perceiver_deploy.progress import only_errors
 
 _TRACED_BATCH = 2
+_NOISY = "torch.onnx._internal.exporter._registration"
 
 
 def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -> ir.Model:
@@ -131,12 +132,6 @@ def _cause(error: BaseException) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress prints and warnings about its own internals away from the user."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with only_errors(_NOISY), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -23,6 +23,7 @@ from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.html import render_benchmark
 from perceiver_deploy.evaluate.parity import Figures, compare
 from perceiver_deploy.evaluate.workers import CandidateName, Worker, time_round_robin
+from perceiver_deploy.manifest import opt_sizes
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.loading import installed_runtimes
@@ -211,7 +212,7 @@ def _file_bytes(bundle: Bundle, name: CandidateName) -> int:
     files = [graphs["full"]] if "full" in graphs else [*graphs.values()]
     if name.runtime == "torch":
         files = ["model.safetensors"]
-    return sum(bundle.manifest.files[file].bytes for file in files)
+    return sum(map(bundle.manifest.stored_bytes, files))
 
 
 def _inputs(bundle: Bundle, data: DataSet | None, batch: int) -> Arrays:
@@ -219,5 +220,5 @@ def _inputs(bundle: Bundle, data: DataSet | None, batch: int) -> Arrays:
     if data is not None:
         return data.test.rows(np.arange(batch) % len(data.test))
     manifest = bundle.manifest
-    sizes = {name: axis.opt for name, axis in manifest.axes.items()} | {"batch": batch}
+    sizes = opt_sizes(manifest.axes) | {"batch": batch}
     return make_inputs(manifest.signature, Case("benchmark", sizes), manifest.preprocessing)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import onnx_ir as ir
 from torch import nn
 
 import perceiver_deploy
@@ -19,54 +17,32 @@ from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
-from perceiver_deploy.export.flops import flops_at_opt
-from perceiver_deploy.export.fusibility import AttentionInfo, list_attentions, require_suited
-from perceiver_deploy.export.graph_files import stored_bytes, write_graph
-from perceiver_deploy.export.operators import count_operators
-from perceiver_deploy.export.options import REWRITES, GraphOptions
-from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.manifest import Axis, Manifest, RuntimeName, Signature, Stage, StageName, Variant, graph_file
+from perceiver_deploy.export.fusibility import require_suited
+from perceiver_deploy.export.options import GraphOptions
+from perceiver_deploy.manifest import Manifest, RuntimeName, Signature, StageName, Variant
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.building import raw_model
 from perceiver_deploy.model.raw.wrapping import RawModel
-from perceiver_deploy.model.tasks.stages import stage_module
 from perceiver_deploy.pipeline.export_gate import keep_evidence, run_gate, write_samples
+from perceiver_deploy.pipeline.export_stages import (
+    ExportedGraph,
+    ExportedStage,
+    Split,
+    axes_of_stages,
+    runtimes_for,
+    specs_of,
+    stages_of,
+    write_stage,
+)
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import open_graphs
 
 GATE_SECONDS = 120.0
-Split = Literal["beside", "only"]
-"""Whether encoder and decoder are written beside the whole model, or instead of it."""
 
 _VARIANT = "fp32"
-_METADATA = "perceiver_deploy."
-
-
-@dataclass(frozen=True)
-class ExportedStage:
-    """A stage of a model: the module that is traced, and what it takes and gives."""
-
-    name: StageName
-    module: nn.Module
-    signature: Signature
-
-
-@dataclass(frozen=True)
-class ExportedGraph:
-    """The ONNX file of a stage: where, its size with external data, operators, and how often each rewrite fired.
-
-    `flops` are counted with the axes at their `opt` sizes. `attentions` says which engines fuse them.
-    """
-
-    file: str
-    bytes: int
-    operators: dict[str, int]
-    flops: int
-    rewrites: dict[str, int]
-    attentions: list[AttentionInfo]
 
 
 @dataclass
@@ -114,7 +90,8 @@ def export_model(
         split: write the stages `encoder` and `decoder` too, or instead; a module of your own needs `stages` for that
             (see `model.tasks.stages`).
         force: replace a bundle that is there.
-        validate: run the gate: onnxruntime against eager float64 over the grid.
+        validate: run the gate: onnxruntime against eager float64 over the grid. It also makes the golden samples,
+            so without it there are none.
         weights: put the source model's weights in the bundle.
         gate_seconds: time the gate's reference may take; cases beyond it are left out and named.
         options: how the graphs are written.
@@ -137,23 +114,15 @@ def export_model(
     signature, config = _describe(model)
     traced = _raw(model, config, split) if raw_inputs else model
     signature = cast(Signature, traced.signature)
-    stages = _stages(traced, signature, split)
-    runtimes = _runtimes(stages, runtimes)
+    stages = stages_of(traced, signature, split)
+    runtimes = runtimes_for(stages, runtimes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(traced):
-            for stage in stages:
-                result.graphs[stage.name] = _write_graph(stage, staging, options)
-        files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
-        reference, preprocessing = Reference(traced, signature), None if config is None else config.preprocessing
-        with open_graphs(files, _specs(signature, stages), _axes(signature, stages)) as session:
-            gate = run_gate(reference, session, signature, preprocessing, gate_seconds if validate else None)
-        result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
-        if gate.failed is not None:
-            evidence = keep_evidence(path, [*files.values()], gate.failed, gate.verdicts)
-            raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
-        write_samples(staging, gate.samples)
+            result.graphs = {stage.name: write_stage(stage, staging, _VARIANT, options) for stage in stages}
+        if validate:
+            _pass_gate(traced, signature, stages, config, result, staging, gate_seconds)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
@@ -162,42 +131,29 @@ def export_model(
     return result
 
 
-def _stages(model: nn.Module, signature: Signature, split: Split | None) -> list[ExportedStage]:
-    """The stages to export, the whole model first."""
-    full = ExportedStage("full", model, signature)
-    if split is None:
-        return [full]
-    signatures = getattr(model, "stages", None)
-    if not isinstance(signatures, dict) or signatures.keys() != {"encoder", "decoder"}:
-        raise ExportError(
-            f"{type(model).__name__} has no property `stages` with the signatures of `encoder` and `decoder`, so it "
-            "cannot be split. Give it one, with methods `encode` and `decode`, or export it whole."
-        )
-    names: tuple[StageName, StageName] = ("encoder", "decoder")
-    parts = [ExportedStage(name, stage_module(model, name), signatures[name]) for name in names]
-    return parts if split == "only" else [full, *parts]
+def _pass_gate(
+    model: nn.Module,
+    signature: Signature,
+    stages: Sequence[ExportedStage],
+    config: PerceiverConfig | None,
+    result: ExportResult,
+    staging: Staging,
+    seconds: float,
+) -> None:
+    """Judge the graphs, and keep golden samples.
 
-
-def _specs(signature: Signature, stages: Sequence[ExportedStage]) -> dict[StageName, Stage]:
-    """Inputs and outputs of each stage, and of `full` even where it is not written."""
-    return {"full": signature.stage, **{stage.name: stage.signature.stage for stage in stages}}
-
-
-def _axes(signature: Signature, stages: Sequence[ExportedStage]) -> dict[str, Axis]:
-    return signature.axes | {name: axis for stage in stages for name, axis in stage.signature.axes.items()}
-
-
-def _write_graph(stage: ExportedStage, staging: Staging, options: GraphOptions) -> ExportedGraph:
-    """Trace a stage into its file."""
-    log.info("Tracing %s of %s to ONNX opset %d", stage.name, stage.signature.task, options.opset)
-    graph = trace_model(stage.module, stage.signature, options)
-    _stamp(graph, stage)
-    file = graph_file(_VARIANT, stage.name)
-    write_graph(graph, staging.path(file), options.external_above)
-    size = stored_bytes(staging.root / file)
-    flops = flops_at_opt(graph, stage.signature.axes)
-    rewrites, attentions = json.loads(graph.metadata_props[REWRITES]), list_attentions(graph, stage.signature.axes)
-    return ExportedGraph(file, size, count_operators(graph), flops, rewrites, attentions)
+    Raises:
+        ParityError: the gate failed; its evidence is kept.
+    """
+    files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
+    reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
+    with open_graphs(files, specs_of(signature, stages), axes_of_stages(signature, stages)) as session:
+        gate = run_gate(reference, session, signature, preprocessing, seconds)
+    result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
+    if gate.failed is not None:
+        evidence = keep_evidence(Path(result.bundle), [*files.values()], gate.failed, gate.verdicts)
+        raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
+    write_samples(staging, gate.samples)
 
 
 def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -245,29 +201,6 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
-    graph.producer_name, graph.producer_version = "perceiver-deploy", perceiver_deploy.__version__
-    graph.metadata_props[_METADATA + "task"] = stage.signature.task
-    graph.metadata_props[_METADATA + "stage"] = stage.name
-    graph.metadata_props[_METADATA + "axes"] = json.dumps(
-        {name: axis.model_dump() for name, axis in stage.signature.axes.items()}
-    )
-
-
-def _runtimes(stages: Sequence[ExportedStage], named: Sequence[RuntimeName] | None) -> tuple[RuntimeName, ...]:
-    """The runtimes named, or by default those that read the graphs: TensorRT has no 16-bit integers, as sound has."""
-    has_sound = any(spec.dtype == "int16" for stage in stages for spec in stage.signature.stage.inputs)
-    refused = [name for name in named or DEFAULT_RUNTIMES if has_sound and name.startswith("tensorrt")]
-    if named is None:
-        return tuple(name for name in DEFAULT_RUNTIMES if name not in refused)
-    if refused:
-        raise UsageError(
-            f"{refused[0]} has no 16-bit integers, which the raw input 'pcm' is made of. Name other runtimes with "
-            "--for, or export without --raw-inputs."
-        )
-    return tuple(dict.fromkeys(named))
-
-
 def _manifest(
     signature: Signature,
     stages: Sequence[ExportedStage],
@@ -283,8 +216,8 @@ def _manifest(
     }
     return Manifest(
         task=result.task,
-        axes=_axes(signature, stages),
-        stages=_specs(signature, stages),
+        axes=axes_of_stages(signature, stages),
+        stages=specs_of(signature, stages),
         variants={
             _VARIANT: Variant(
                 precision="fp32",

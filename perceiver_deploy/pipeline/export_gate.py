@@ -37,25 +37,18 @@ def run_gate(
     session: Session,
     signature: Signature,
     preprocessing: Preprocessing | None,
-    seconds: float | None,
+    seconds: float,
 ) -> GateResult:
-    """Judge the stages of a session over the grid, up to the first failure.
-
-    With `seconds` None two samples are made, and none is judged.
-    """
-    cases, result = shape_grid(signature), GateResult()
-    if seconds is None:
-        cases = cases[:2]
-    candidates = candidates_of(session, "fp32", "fp32")
-    for sample in reference.samples(cases, preprocessing, seconds or 0.0, result.capped):
+    """Judge the stages of a session over the grid, up to the first failure."""
+    result, candidates = GateResult(), candidates_of(session, "fp32", "fp32")
+    for sample in reference.samples(shape_grid(signature), preprocessing, seconds, result.capped):
+        log.info("Parity gate: case %s", sample.name)
+        verdicts = judge(candidates, sample)
         result.samples.append(sample)
-        if seconds is not None:
-            log.info("Parity gate: case %s", sample.name)
-            verdicts = judge(candidates, sample)
-            result.verdicts += verdicts
-            if not all(verdict.passed for verdict in verdicts):
-                result.failed = sample
-                return result
+        result.verdicts += verdicts
+        if not all(verdict.passed for verdict in verdicts):
+            result.failed = sample
+            break
     return result
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import DATA_SUFFIX, Axis, Manifest, Stage, StageName
+from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +37,8 @@ class GraphInfo:
     """One ONNX file: variant, stage, where, its size with external data, operators, and how often rewrites fired.
 
     `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
-    `attentions` has what `export.fusibility.AttentionInfo` has; it is empty for such a file and for INT8 variants.
+    `modules` has what `export.costs.ModuleCost` has, `attentions` what `export.fusibility.AttentionInfo` has; they are
+    empty for such a file and for variants whose recipe does not say.
     """
 
     name: str
@@ -47,6 +48,7 @@ class GraphInfo:
     operators: dict[str, int]
     flops: int | None
     rewrites: dict[str, int]
+    modules: list[dict[str, Any]]
     attentions: list[dict[str, Any]]
 
 
@@ -118,15 +120,15 @@ def _stage_info(stage: Stage) -> StageInfo:
 
 def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
     counts = manifest.variants[name].recipe.get("graphs", {}).get(stage, {})
-    parts = (file, file + DATA_SUFFIX)
     return GraphInfo(
         name,
         stage,
         file,
-        sum(manifest.files[part].bytes for part in parts if part in manifest.files),
+        manifest.stored_bytes(file),
         counts.get("operators", {}),
         counts.get("flops"),
         counts.get("rewrites", {}),
+        counts.get("modules", []),
         counts.get("attentions", []),
     )
 
@@ -141,7 +143,7 @@ def _inspect_onnx(path: Path) -> Inspection:
     size = stored_bytes(path)  # refuses what is no ONNX file, and weights that are not beside it
     try:
         model = ir.load(path)
-        rewrites, flops, attentions = json.loads(model.metadata_props.get(REWRITES, "{}")), *_at_opt(model)
+        rewrites, modules, attentions = json.loads(model.metadata_props.get(REWRITES, "{}")), *_at_opt(model)
     except Exception as error:  # protobuf raises a family of its own
         raise BundleError(f"{path} cannot be read as an ONNX file ({error}). Give a bundle or an ONNX file.") from error
     return Inspection(
@@ -159,8 +161,9 @@ def _inspect_onnx(path: Path) -> Inspection:
                 path.name,
                 size,
                 count_operators(model),
-                flops,
+                sum(module["flops"] for module in modules) if modules else None,
                 rewrites,
+                modules,
                 attentions,
             ),
         ),
@@ -174,16 +177,16 @@ def _inspect_onnx(path: Path) -> Inspection:
     )
 
 
-def _at_opt(model: ir.Model) -> tuple[int | None, list[dict[str, Any]]]:
-    """Operations and attentions of a graph with the axes that its metadata describes."""
-    from perceiver_deploy.export.flops import flops_at_opt
+def _at_opt(model: ir.Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Modules and attentions of a graph with the axes that its metadata describes."""
+    from perceiver_deploy.export.costs import cost_by_module
     from perceiver_deploy.export.fusibility import list_attentions
 
     found = json.loads(model.metadata_props.get("perceiver_deploy.axes", "{}"))
     axes = {name: Axis(**axis) for name, axis in found.items()}
     if not axes:
-        return None, []
-    return flops_at_opt(model, axes), [info.to_json() for info in list_attentions(model, axes)]
+        return [], []
+    return [asdict(cost) for cost in cost_by_module(model, axes)], [asdict(a) for a in list_attentions(model, axes)]
 
 
 def _info(value: Any) -> TensorInfo:

@@ -100,7 +100,9 @@ def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
 def _golden_samples(bundle: Bundle) -> Iterator[Sample]:
     names = bundle.samples()
     if not names:
-        raise BundleError(f"{bundle.path} has no golden samples to replay. Export the checkpoint again.")
+        raise BundleError(
+            f"{bundle.path} has no golden samples to replay: it was exported with --no-validate. Export it without."
+        )
     for name in names:
         yield load_sample(bundle.file(name))
 

@@ -49,6 +49,7 @@ def test_opset_23_attention_gives_the_same_numbers_in_both_cpu_runtimes(shared_b
     [
         (("--attention", "onnxruntime"), "openvino, tensorrt-rtx may not read"),
         (("--attention", "opset23"), "Give --opset 23"),
+        (("--attention", "opset23", "--opset", "23"), "which tensorrt-rtx reads only in half precision"),
     ],
 )
 def test_a_form_that_a_runtime_or_opset_lacks_is_refused_before_any_work(options, message, tmp_path):

@@ -157,6 +157,21 @@ def test_inspect_shows_axes_operators_and_parameters(bundle):
     assert onnx_file["graphs"][0]["operators"] == operators["fp32"]
 
 
+def test_inspect_shows_what_each_module_takes(bundle):
+    of_bundle, of_file = (
+        json.loads(call("inspect", path, "--json").stdout)["graphs"][0] for path in (bundle, bundle / "onnx/fp32.onnx")
+    )
+    modules = {module["module"]: module for module in of_bundle["modules"]}
+    assert of_file["modules"] == of_bundle["modules"]
+    assert {"encoder.cross_attention", "encoder.self_attends.0", "encoder.self_attends.1"} < modules.keys()
+    assert sum(module["flops"] for module in modules.values()) == of_bundle["flops"]
+    assert 4 * 95268 * 0.9 < sum(module["weight_bytes"] for module in modules.values()) < of_bundle["bytes"]
+    shown = " ".join(call("inspect", bundle).stdout.split())
+    layer = modules["encoder.self_attends.0"]
+    row = f"encoder.self_attends.0 {layer['flops'] / 1e9:,.3f} {100 * layer['flops'] / of_bundle['flops']:.2f} %"
+    assert row in shown
+
+
 def test_doctor_names_the_command_for_each_missing_extra():
     document = json.loads(call("doctor", "--json").stdout)
     extras = {extra["name"]: extra for extra in document["extras"]}

@@ -15,13 +15,14 @@ from perceiver_deploy.errors import BundleError, ParityError, PerceiverDeployErr
 from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.pipeline import export as pipeline
-from perceiver_deploy.pipeline import export_gate
+from perceiver_deploy.pipeline import export_gate, export_stages
 from perceiver_deploy.pipeline.export import export_model
+from perceiver_deploy.pipeline.validate import validate_bundle
 from perceiver_deploy.runtimes.loading import load
 from tests.factories import directory_content, image_inputs, relative_l2, small_model
 
 KIND = "text_classification"
-real_trace = pipeline.trace_model
+real_trace = export_stages.trace_model
 
 
 def change_a_weight(graph, factor):
@@ -39,7 +40,7 @@ def wrong_graphs(monkeypatch):
         change_a_weight(graph, 1.001)
         return graph
 
-    monkeypatch.setattr(pipeline, "trace_model", trace_model)
+    monkeypatch.setattr(export_stages, "trace_model", trace_model)
 
 
 @pytest.mark.usefixtures("wrong_graphs")
@@ -101,6 +102,15 @@ def test_without_the_gate_the_bundle_is_written_and_says_so(tmp_path):
     assert not (tmp_path / "out.failed").exists()
 
 
+def test_without_the_gate_nothing_but_the_tracer_runs_the_model_and_there_are_no_golden_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "Reference", lambda *_: pytest.fail("made copies of the model"))
+    export_model(small_model(KIND), tmp_path / "out", validate=False)
+    assert Bundle.open(tmp_path / "out").samples() == []
+    assert validate_bundle(tmp_path / "out").passed  # with its weights, against the grid
+    with pytest.raises(BundleError, match="no golden samples to replay: it was exported with --no-validate"):
+        validate_bundle(tmp_path / "out", golden=True)
+
+
 def test_any_output_that_fails_fails_the_gate_not_only_the_last(tmp_path, monkeypatch):
     def judge(candidates, sample):
         (verdict,) = real_judge(candidates, sample)
@@ -125,7 +135,7 @@ def test_a_graph_that_breaks_at_run_time_is_an_error_of_ours_and_leaves_no_bundl
         table.shape = ir.Shape([7, *list(table.shape)[1:]])
         return graph
 
-    monkeypatch.setattr(pipeline, "trace_model", trace_model)
+    monkeypatch.setattr(export_stages, "trace_model", trace_model)
     with pytest.raises(PerceiverDeployError) as caught:
         export_model(small_model(KIND), tmp_path / "out")
     assert caught.value.exit_code in (1, 3)
@@ -142,7 +152,7 @@ def test_a_model_that_gives_nan_does_not_pass(tmp_path):
 
 
 def test_an_output_that_exists_is_refused_before_any_work(shared_bundle, monkeypatch):
-    monkeypatch.setattr(pipeline, "trace_model", lambda *_: pytest.fail("traced"))
+    monkeypatch.setattr(export_stages, "trace_model", lambda *_: pytest.fail("traced"))
     with pytest.raises(BundleError, match="exists already"):
         export_model(small_model(KIND), shared_bundle(KIND))
 

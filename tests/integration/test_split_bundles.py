@@ -15,7 +15,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, ExportError, InputError, ParityError, PerceiverDeployError, UsageError
 from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.model.tasks.stages import stage_module
-from perceiver_deploy.pipeline import export as pipeline
+from perceiver_deploy.pipeline import export_stages
 from perceiver_deploy.pipeline.inspection import inspect_path
 from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
 from perceiver_deploy.runtimes.torch import EagerSession
@@ -23,7 +23,7 @@ from tests.factories import VOCABULARY, perturbed_model, relative_l2, small_mode
 from tests.task_factories import TASK_CONFIGS
 
 KIND = "masked_lm"
-real_trace = pipeline.trace_model
+real_trace = export_stages.trace_model
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_wrong_stage_fails_the_gate_and_is_named(wrong, tmp_path, monkeypatch)
             value.const_value = ir.tensor((value.const_value.numpy() * 1.001).astype(np.float32), name=value.name)
         return graph
 
-    monkeypatch.setattr(pipeline, "trace_model", trace_model)
+    monkeypatch.setattr(export_stages, "trace_model", trace_model)
     with pytest.raises(ParityError, match=r"variant fp32 \(encoder \+ decoder\)"):
         export_model(small_model(KIND), tmp_path / "out", split="only")
     assert not (tmp_path / "out").exists()

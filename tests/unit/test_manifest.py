@@ -82,6 +82,13 @@ def test_manifest_names_the_entry_that_breaks_the_schema(change, value):
     assert change in str(caught.value)
 
 
+def test_bytes_of_a_graph_are_those_of_its_external_data_too():
+    entry = {"sha256": "0" * 64, "bytes": 7}
+    files = {"onnx/fp32.onnx": entry, "onnx/fp32.onnx.data": {**entry, "bytes": 100}, "config.json": entry}
+    manifest = Manifest.model_validate(manifest_document(files=files))
+    assert (manifest.stored_bytes("onnx/fp32.onnx"), manifest.stored_bytes("config.json")) == (107, 7)
+
+
 sizes = st.integers(1, 50)
 
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from perceiver_deploy.progress import count_bytes, log
+from perceiver_deploy.progress import count_bytes, log, only_errors
 
 
 @pytest.fixture
@@ -23,3 +23,18 @@ def test_bytes_are_counted_on_stderr_unless_quiet(level, shown, terminal, capsys
     out, err = capsys.readouterr()
     assert out == ""
     assert ("a.deb" in err) == ("1.5/2.0 MB" in err) == shown
+
+
+def test_a_library_tells_errors_only_and_as_much_as_before_afterwards():
+    noisy = logging.getLogger("noisy")
+    noisy.setLevel(logging.DEBUG)
+    with pytest.raises(KeyError), only_errors("noisy"):
+        assert not noisy.isEnabledFor(logging.WARNING)
+        assert noisy.isEnabledFor(logging.ERROR)
+        raise KeyError
+    assert noisy.level == logging.DEBUG
+    root = logging.getLogger()
+    level = root.level
+    with only_errors():
+        assert root.level == logging.ERROR
+    assert root.level == level

@@ -19,7 +19,7 @@ from perceiver_deploy.export.passes.padded_heads import pad_heads
 from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
-from perceiver_deploy.manifest import Signature
+from perceiver_deploy.manifest import Signature, opt_sizes
 
 
 def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> dict[str, int]:
@@ -35,7 +35,7 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     if options.pad_heads:
         rewrites["padded heads"] = pad_heads(model)
     if options.reassociate:
-        rewrites |= apply_algebra(model, {name: axis.opt for name, axis in signature.axes.items()})
+        rewrites |= apply_algebra(model, opt_sizes(signature.axes))
     initializers = len(model.graph.initializers)
     common.DeduplicateInitializersPass()(model)
     rewrites["duplicate initializers"] = initializers - len(model.graph.initializers)

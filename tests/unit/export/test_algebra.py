@@ -10,6 +10,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from perceiver_deploy.evaluate.grid import Case, make_inputs
+from perceiver_deploy.export import attention_plans
 from perceiver_deploy.export.attention_match import find_attentions
 from perceiver_deploy.export.attention_plans import (
     AS_IT_WAS,
@@ -154,6 +155,48 @@ def sizes_of(**changes):
 def test_each_attention_of_the_published_models_is_associated_the_cheapest_way(sizes, scores, values):
     assert cheapest([score_costs(sizes)]) == scores
     assert cheapest([value_costs(sizes)]) == values
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "queries", "tokens", "scores", "values"),
+    [
+        ("fourier", "encoder.cross_attention", 8, 40 * 48, KEYS_UNPROJECTED, LATE_VALUES),
+        ("optical_flow", "decoder.cross_attention", 40 * 48, 8, QUERIES_UNPROJECTED, EARLY_OUTPUT),
+    ],
+)
+def test_an_attention_takes_the_operations_that_its_plan_predicts(
+    kind, name, queries, tokens, scores, values, monkeypatch
+):
+    monkeypatch.setattr(attention_plans, "MULTIPLY_ADDS_PER_ELEMENT", 0)  # what is left is counted in the graph too
+    model = perturbed_model(one_head(CONFIGS[kind]))
+    plain = trace_model(model, model.signature, GraphOptions(reassociate=False))
+    rewritten = ir.from_proto(ir.to_proto(plain))
+    sizes = {"batch": 1, "height": 40, "width": 48}
+    apply_algebra(rewritten, sizes)
+    layer = model.get_submodule(name)
+    plan = AttentionSizes(
+        heads=1,
+        queries=queries,
+        tokens=tokens,
+        q_channels=layer.query.in_features,
+        kv_channels=layer.key.in_features,
+        qk_channels=layer.key.out_features,
+        v_channels=layer.value.out_features,
+        out_channels=layer.output.out_features,
+        stored_query=False,
+    )
+    stored = dataclasses.replace(plan, stored_query=name.startswith("encoder"))  # the latents' projection
+
+    def predicted(plan, scores, values):
+        ways = score_costs(plan)[scores], value_costs(plan)[values]
+        return 2 * sum(cost.each + cost.once for cost in ways)
+
+    def counted(graph):
+        flops = count_flops(graph, sizes)
+        return sum(flops[module] for module in flops if module.startswith(name) and ".mlp." not in module)
+
+    assert counted(plain) == predicted(plan, AS_IT_WAS, AS_IT_WAS)
+    assert counted(rewritten) == predicted(stored, scores, values) < 0.7 * counted(plain)
 
 
 def test_no_reassociate_leaves_every_projection_in_place():

@@ -79,3 +79,9 @@ def test_attention_of_opset_23_is_refused_below_that_opset():
     require_suited(GraphOptions(attention="opset23", opset=23), ["openvino"])
     with pytest.raises(UsageError, match="--opset 23"):
         require_suited(GraphOptions(attention="opset23"), ["openvino"])
+
+
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt"])
+def test_attention_of_opset_23_is_refused_for_tensorrt(runtime):
+    with pytest.raises(UsageError, match=f"which {runtime} reads only in half precision.*--for openvino"):
+        require_suited(GraphOptions(attention="opset23", opset=23), ["openvino", runtime])
