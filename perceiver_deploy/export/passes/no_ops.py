@@ -25,5 +25,7 @@ def _changes_nothing(node: ir.Node, source: ir.Value) -> bool:
         return source.dtype is not None and node.attributes.get_int("to") == source.dtype
     if node.op_type not in ("Reshape", "Expand") or source.shape is None or node.outputs[0].shape is None:
         return False
+    if node.op_type == "Reshape" and len(source.shape) == len(node.outputs[0].shape) == 1:
+        return True  # the elements are as many before as after
     known = all(isinstance(size, int) or size.value not in (None, "None") for size in source.shape)
     return known and list(source.shape) == list(node.outputs[0].shape)
