@@ -31,6 +31,11 @@ def model_files(path: Path) -> list[Path]:
     return [path, *external_files(path)]
 
 
+def external_above(path: Path) -> int:
+    """What `write_graph` takes so that a model made of this one keeps its weights where this one does."""
+    return 0 if len(model_files(path)) > 1 else EXTERNAL_ABOVE
+
+
 def stored_bytes(path: Path) -> int:
     """Size of a model on disk, its weights included."""
     return sum(file.stat().st_size for file in model_files(path))

@@ -54,13 +54,10 @@ class Histogram:
         """All of it as one array, whole counts exact up to 2**53."""
         return np.array([self.width, self.low, self.high, *self.counts], np.float64)
 
-    @classmethod
-    def from_array(cls, array: NDArray[np.float64]) -> Histogram:
-        """What `to_array` gave."""
-        histogram = cls()
-        histogram.width, histogram.low, histogram.high = map(float, array[:3])
-        histogram.counts = array[3:].astype(np.int64)
-        return histogram
+    def restore(self, array: NDArray[np.float64]) -> None:
+        """Take over what `to_array` of another histogram gave."""
+        self.width, self.low, self.high = map(float, array[:3])
+        self.counts = array[3:].astype(np.int64)
 
     def _widen(self, largest: float) -> None:
         while largest > BINS * self.width:

@@ -1,0 +1,77 @@
+"""Ranges of a graph's tensors as a bundle keeps them: `calibration/*.json`, with what they were measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from perceiver_deploy.bundle import sha256
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.export.graph_files import model_files
+from perceiver_deploy.export.histogram import Histogram
+from perceiver_deploy.export.thresholds import Method, choose_threshold
+from perceiver_deploy.strict import Strict
+
+
+class TensorRange(Strict):
+    """The extremes that a tensor was seen to hold, and the largest magnitude that INT8 shall represent."""
+
+    low: float
+    high: float
+    threshold: float
+
+
+class Ranges(Strict):
+    """Ranges by tensor, the method of their thresholds, and digests of the graph and of the data they are of."""
+
+    method: Method
+    samples: int
+    graph_sha256: str
+    data_sha256: str
+    tensors: dict[str, TensorRange]
+
+    def limits(self) -> dict[str, tuple[float, float]]:
+        """What of each tensor INT8 shall represent: (low, high) within its threshold."""
+        return {
+            name: (max(found.low, -found.threshold), min(found.high, found.threshold))
+            for name, found in self.tensors.items()
+        }
+
+    def to_json(self) -> str:
+        """Text of the file, ending in a newline."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def choose_ranges(histograms: Mapping[str, Histogram], method: Method) -> dict[str, TensorRange]:
+    """Ranges with thresholds of a method, by tensor."""
+    return {
+        name: TensorRange(low=seen.low, high=seen.high, threshold=choose_threshold(seen, method))
+        for name, seen in histograms.items()
+    }
+
+
+def read_ranges(path: Path) -> Ranges:
+    """Ranges from a file.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        return Ranges.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Ranges {path} cannot be read: {error.strerror}.") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InputError(
+            f"{path} does not hold ranges: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}. "
+            "Give a file that convert wrote to a bundle's calibration/ folder."
+        ) from error
+
+
+def graph_digest(path: Path) -> str:
+    """SHA-256 of an ONNX file, or of the digests of it and of the files that hold its weights."""
+    digests = [sha256(file) for file in model_files(path)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,114 @@
+"""Observing tensors of a graph: against the graph's own arithmetic, in groups, and after a kill."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from perceiver_deploy.errors import ExportError, InputError
+from perceiver_deploy.export import calibration, partial_results
+from perceiver_deploy.export.calibration import largest_batch, observe
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """x [batch, 4] -> doubled -> square root, which is NaN for negative x."""
+    info = helper.make_tensor_value_info
+    made = helper.make_graph(
+        [
+            helper.make_node("Add", ["x", "x"], ["doubled"]),
+            helper.make_node("Sqrt", ["doubled"], ["root"]),
+            helper.make_node("Neg", ["doubled"], ["y"]),
+        ],
+        "g",
+        [info("x", TensorProto.FLOAT, ["batch", 4])],
+        [info("y", TensorProto.FLOAT, ["batch", 4])],
+        value_info=[info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("doubled", "root")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "graph.onnx")
+    return tmp_path / "graph.onnx"
+
+
+def batches():
+    return ({"x": np.arange(8, dtype=np.float32).reshape(2, 4) + 10 * index} for index in range(3))
+
+
+def test_inputs_intermediates_and_outputs_are_observed_over_all_batches(graph):
+    seen = observe(graph, ["x", "doubled", "y"], batches)
+    assert {name: (h.low, h.high) for name, h in seen.items()} == {"x": (0, 27), "doubled": (0, 54), "y": (-54, 0)}
+    assert all(histogram.counts.sum() == 3 * 8 for histogram in seen.values())
+
+
+def test_tensors_beyond_the_bound_are_observed_in_runs_of_their_own(graph, monkeypatch):
+    runs = []
+    run = calibration._Run
+    monkeypatch.setattr(
+        calibration, "_Run", lambda model, group, folder: runs.append(group) or run(model, group, folder)
+    )
+    whole = observe(graph, ["x", "doubled", "y"], batches)
+    assert [len(group) for group in runs] == [3]
+    runs.clear()
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 2 * 8 * 4)  # two tensors of a batch
+    parts = observe(graph, ["x", "doubled", "y"], batches)
+    assert [len(group) for group in runs] == [2, 1]
+    assert all((parts[name].to_array() == whole[name].to_array()).all() for name in whole)
+
+
+def test_a_batch_is_as_large_as_its_largest_tensor_allows(graph, monkeypatch):
+    import onnx_ir as ir
+
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 4 * 5 * 16)  # a quarter holds five samples of 16 bytes
+    sample = {"x": np.zeros((1, 4), np.float32)}
+    assert largest_batch(ir.load(graph), ["doubled"], sample, 32) == 5
+    assert largest_batch(ir.load(graph), ["doubled"], sample, 3) == 3
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 4)
+    assert largest_batch(ir.load(graph), ["doubled"], sample, 32) == 1
+
+
+def test_a_killed_calibration_goes_on_where_it_was(graph, monkeypatch, tmp_path):
+    monkeypatch.setattr(partial_results, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 8 * 4)  # a run for each tensor
+    partial = tmp_path / "cache" / "partial.npz"
+    whole = observe(graph, ["doubled", "y"], batches)
+    calls = 0
+
+    def killed():
+        nonlocal calls
+        calls += 1
+        for index, batch in enumerate(batches()):
+            if calls == 3 and index == 1:  # the first call only sizes; the third is the second group's
+                raise KeyboardInterrupt
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        observe(graph, ["doubled", "y"], killed, partial=partial)
+    assert partial.exists()
+    run, ran = calibration._Run.__call__, []
+    monkeypatch.setattr(calibration._Run, "__call__", lambda self, batch: ran.append(batch) or run(self, batch))
+    resumed = observe(graph, ["doubled", "y"], batches, partial=partial)
+    assert len(ran) == 2  # of six
+    assert all((resumed[name].to_array() == whole[name].to_array()).all() for name in whole)
+    assert not partial.exists()
+
+
+def test_partial_results_that_cannot_be_read_are_begun_again(graph, tmp_path, caplog):
+    partial = tmp_path / "partial.npz"
+    partial.write_bytes(b"half a file")
+    seen = observe(graph, ["y"], batches, partial=partial)
+    assert seen["y"].low == -54
+    assert "calibrating from the beginning" in caplog.text
+
+
+def test_a_tensor_that_is_not_finite_is_named(graph):
+    with pytest.raises(InputError, match="Tensor root has no range: it holds values that are not finite"):
+        observe(graph, ["doubled", "root"], lambda: [{"x": np.full((2, 4), -1, np.float32)}])
+
+
+def test_no_data_and_unknown_tensors_are_refused(graph):
+    with pytest.raises(InputError, match="no calibration data"):
+        observe(graph, ["y"], lambda: [])
+    with pytest.raises(ExportError, match="no tensor 'z'"):
+        observe(graph, ["z"], batches)
