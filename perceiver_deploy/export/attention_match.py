@@ -18,6 +18,7 @@ import onnx_ir as ir
 from perceiver_deploy.export.origin import module_of
 
 _SPLIT = (0, 2, 1, 3)
+_TRANSPARENT = ("QuantizeLinear", "DequantizeLinear")
 _KEEPS_ROWS = ("LayerNormalization", "Expand", "Unsqueeze", "Slice")
 
 
@@ -94,9 +95,12 @@ def constant_array(value: ir.Value | None) -> np.ndarray | None:
 
 
 def sole_user(value: ir.Value) -> ir.Node | None:
-    """The one node that reads a value, once; None where several do or the value leaves the graph."""
+    """The one node that reads a value, or what was quantised of it, once; None where several do or it is an output."""
     users = list(value.uses())
-    return users[0].node if len(users) == 1 and not value.is_graph_output() else None
+    if len(users) != 1 or value.is_graph_output():
+        return None
+    node = users[0].node
+    return sole_user(node.outputs[0]) if node.op_type in _TRANSPARENT else node
 
 
 def is_learned(value: ir.Value) -> bool:
@@ -195,7 +199,9 @@ def _output(weighted: ir.Node) -> Output | None:
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
-    return None if value is None else value.producer()
+    """The node that computes a value; of a quantised one, what computes the value that was quantised."""
+    node = None if value is None else value.producer()
+    return _producer(node.inputs[0]) if node is not None and node.op_type in _TRANSPARENT else node
 
 
 def _is_4d(value: ir.Value) -> bool:

@@ -1,10 +1,14 @@
-"""Which module of the model a node comes from."""
+"""What an exported graph says of where it comes from: the module of a node, the axes of the model."""
 
 from __future__ import annotations
 
 import ast
+import json
 
 import onnx_ir as ir
+
+from perceiver_deploy.export.options import AXES
+from perceiver_deploy.manifest import Axis
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata that the exporter puts on nodes: the names of the modules around it, outermost first, and its own."""
@@ -24,3 +28,9 @@ def module_of(node: ir.Node) -> str:
         return str(module).removeprefix(_WRAPPED).removeprefix(".")
     module = (node.name or "").rpartition("/")[0]
     return "" if module == "graph" else module
+
+
+def stated_axes(model: ir.Model) -> dict[str, Axis]:
+    """The axes that the metadata of an exported graph describe; none for a graph that is not ours."""
+    found = json.loads(model.metadata_props.get(AXES, "{}"))
+    return {name: Axis(**axis) for name, axis in found.items()}

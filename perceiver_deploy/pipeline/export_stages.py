@@ -14,11 +14,9 @@ import perceiver_deploy
 from perceiver_deploy.bundle import Staging
 from perceiver_deploy.errors import ExportError, UsageError
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES
-from perceiver_deploy.export.costs import ModuleCost, cost_by_module
-from perceiver_deploy.export.fusibility import AttentionInfo, list_attentions
+from perceiver_deploy.export.description import GraphDescription, describe_graph
 from perceiver_deploy.export.graph_files import stored_bytes, write_graph
-from perceiver_deploy.export.operators import count_operators
-from perceiver_deploy.export.options import REWRITES, GraphOptions
+from perceiver_deploy.export.options import AXES, GraphOptions
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.manifest import Axis, RuntimeName, Signature, Stage, StageName, graph_file
 from perceiver_deploy.model.tasks.stages import stage_module
@@ -40,20 +38,11 @@ class ExportedStage:
 
 
 @dataclass(frozen=True)
-class ExportedGraph:
-    """The ONNX file of a stage: where, its size with external data, operators, and how often each rewrite fired.
-
-    `flops`, in all and of each of `modules`, are counted with the axes at their `opt` sizes. `attentions` says which
-    engines fuse them.
-    """
+class ExportedGraph(GraphDescription):
+    """The ONNX file of a stage: where, its size with external data, and what it consists of."""
 
     file: str
     bytes: int
-    operators: dict[str, int]
-    flops: int
-    rewrites: dict[str, int]
-    modules: list[ModuleCost]
-    attentions: list[AttentionInfo]
 
 
 def stages_of(model: nn.Module, signature: Signature, split: Split | None) -> list[ExportedStage]:
@@ -115,22 +104,12 @@ def write_stage(stage: ExportedStage, staging: Staging, variant: str, options: G
     _stamp(graph, stage)
     file = graph_file(variant, stage.name)
     write_graph(graph, staging.path(file), options.external_above)
-    modules = cost_by_module(graph, axes)
-    return ExportedGraph(
-        file=file,
-        bytes=stored_bytes(staging.root / file),
-        operators=count_operators(graph),
-        flops=sum(cost.flops for cost in modules),
-        rewrites=json.loads(graph.metadata_props[REWRITES]),
-        modules=modules,
-        attentions=list_attentions(graph, axes),
-    )
+    described = vars(describe_graph(graph, axes))
+    return ExportedGraph(file=file, bytes=stored_bytes(staging.root / file), **described)
 
 
 def _stamp(graph: ir.Model, stage: ExportedStage) -> None:
     graph.producer_name, graph.producer_version = "perceiver-deploy", perceiver_deploy.__version__
     graph.metadata_props[_METADATA + "task"] = stage.signature.task
     graph.metadata_props[_METADATA + "stage"] = stage.name
-    graph.metadata_props[_METADATA + "axes"] = json.dumps(
-        {name: axis.model_dump() for name, axis in stage.signature.axes.items()}
-    )
+    graph.metadata_props[AXES] = json.dumps({name: axis.model_dump() for name, axis in stage.signature.axes.items()})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
-from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName
+from perceiver_deploy.manifest import Manifest, Stage, StageName
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -181,9 +181,9 @@ def _at_opt(model: ir.Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     """Modules and attentions of a graph with the axes that its metadata describes."""
     from perceiver_deploy.export.costs import cost_by_module
     from perceiver_deploy.export.fusibility import list_attentions
+    from perceiver_deploy.export.origin import stated_axes
 
-    found = json.loads(model.metadata_props.get("perceiver_deploy.axes", "{}"))
-    axes = {name: Axis(**axis) for name, axis in found.items()}
+    axes = stated_axes(model)
     if not axes:
         return [], []
     return [asdict(cost) for cost in cost_by_module(model, axes)], [asdict(a) for a in list_attentions(model, axes)]
