@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.evaluate.environment import describe_environment, installed_version
+from perceiver_deploy.evaluate.environment import describe_environment, installed_version, int8_problem
 from perceiver_deploy.runtimes.loading import installed_runtimes
 
 _EXTRAS = {
@@ -71,6 +71,8 @@ def _problems(driver: str | None) -> list[str]:
         )
     if not any(installed_version(package) for package in ("onnxruntime", "onnxruntime-gpu", "openvino")):
         problems.append("No runtime is installed, so no bundle can be run: pip install 'perceiver-deploy[cpu]'")
+    if (problem := int8_problem()) is not None:
+        problems.append(problem)
     if driver is None:
         problems.append("No NVIDIA driver: TensorRT-RTX engines can be built ahead of time here, but not run.")
     return problems
