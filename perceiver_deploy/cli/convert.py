@@ -13,7 +13,9 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.convert import ConvertResult
+    from perceiver_deploy.export.thresholds import Method
+    from perceiver_deploy.manifest import Precision
+    from perceiver_deploy.pipeline.convert import ConvertResult, Target
 
 
 @click.command(
@@ -26,13 +28,57 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.option("--precision", type=click.Choice(["int8"]), required=True, help="Precision of the new variant.")
 @click.option("--calibration", required=True, help="Data set (digits) or .npz file with one array an input.")
+@click.option(
+    "--for",
+    "target",
+    type=click.Choice(["cpu", "tensorrt"]),
+    help="What the variant is for, which its name says; default: every runtime that fp32 is for. cpu: unsigned "
+    "activations, which TensorRT does not read.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
+    default="minmax",
+    show_default=True,
+    help="How ranges follow from the data.",
+)
 @click.option("--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Calibration samples.")
+@click.option(
+    "--ranges",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File of ranges to use, one a stage; default: those in the bundle that fit, else measured.",
+)
+@click.option(
+    "--equalise", "equalised", is_flag=True, help="Move what is large in few channels of activations to the weights."
+)
 @force_option
-def command(bundle: Path, precision: str, calibration: str, samples: int, *, force: bool) -> Outcome:
+def command(
+    bundle: Path,
+    precision: Precision,
+    calibration: str,
+    target: Target | None,
+    method: Method,
+    samples: int,
+    ranges: tuple[Path, ...],
+    *,
+    equalised: bool,
+    force: bool,
+) -> Outcome:
     """Add a variant of another precision to BUNDLE."""
     from perceiver_deploy.pipeline.convert import convert_bundle
 
-    result = convert_bundle(bundle, precision=precision, calibration=calibration, samples=samples, force=force)
+    result = convert_bundle(
+        bundle,
+        precision=precision,
+        calibration=calibration,
+        target=target,
+        method=method,
+        samples=samples,
+        ranges=ranges,
+        equalised=equalised,
+        force=force,
+    )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 
@@ -44,8 +90,9 @@ def _show(console: Console, result: ConvertResult) -> None:
         f"{megabytes(result.source_bytes)} -> {megabytes(result.onnx_bytes)}."
     )
     for stage, report in result.reports.items():
-        console.print(f"  {stage}: {report.quantized} of {report.weight_gemms} weight GEMMs quantised")
-        if report.left:
-            console.print(f"  not quantised: {', '.join(report.left)}")
+        shares = f"{percent(report.gemm_flops_share)} of their operations, {percent(report.flops_share)} of all"
+        console.print(f"  {stage}: {report.quantized} of {report.weight_gemms} weight GEMMs quantised ({shares})")
+        for name, reason in report.left.items():
+            console.print(f"  not quantised: {name}: {reason}")
     agreement = "" if result.top1 is None else f", same top-1 in {percent(result.top1)}"
     console.print(f"Against fp32 on calibration samples: relative L2 {result.relative_l2:.1e}{agreement}.")

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
-from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
-from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
-from perceiver_deploy.data.raw_sets import raw_data_set
-from perceiver_deploy.errors import BundleError, InputError, UsageError
+from perceiver_deploy.bundle import Bundle, Staging, changed_bundle
+from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.evaluate.environment import int8_problem
 from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.export.calibration import observe
 from perceiver_deploy.export.graph_files import stored_bytes
-from perceiver_deploy.export.operators import count_operators
-from perceiver_deploy.export.quantize import QuantizationReport, quantize_int8, ranged_tensors
-from perceiver_deploy.manifest import DATA_SUFFIX, Manifest, StageName, Variant, graph_file
+from perceiver_deploy.export.quantize import QuantizationReport
+from perceiver_deploy.export.thresholds import Method
+from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, RuntimeName, StageName, Variant, graph_file
+from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
+from perceiver_deploy.pipeline.int8 import convert_stage
+from perceiver_deploy.pipeline.stage_ranges import FOLDER, Calibrator
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession, open_graphs
-from perceiver_deploy.runtimes.queries import all_queries
-from perceiver_deploy.runtimes.session import check_inputs
+from perceiver_deploy.runtimes.onnxruntime import open_graphs
 
 CALIBRATION_SAMPLES = 256
-_BATCH = 32
+METHOD: Method = "minmax"
+Target = Literal["cpu", "tensorrt"]
+RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
+    "cpu": ("onnxruntime", "openvino"),
+    "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
+}
+"""The runtimes that a variant for a target is for."""
 _SOURCE = "fp32"
 
 
@@ -58,18 +59,27 @@ class ConvertResult:
 def convert_bundle(
     bundle: str | Path,
     *,
-    precision: str = "int8",
+    precision: Precision = "int8",
     calibration: str | Path,
+    target: Target | None = None,
+    method: Method = METHOD,
     samples: int = CALIBRATION_SAMPLES,
+    ranges: Sequence[str | Path] = (),
+    equalised: bool = False,
     force: bool = False,
 ) -> ConvertResult:
-    """Add the variant `int8`, calibrated on training samples.
+    """Add the variant `int8`, or `int8-TARGET`, calibrated on training samples.
 
     Args:
         bundle: the bundle to add to.
         precision: "int8".
         calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples.
+        target: what the variant is for: every runtime that fp32 is for (None), "tensorrt", or "cpu": uint8 activations
+            with a zero point, which TensorRT does not read.
+        method: how thresholds follow from the ranges (see `export.thresholds.choose_threshold`).
         samples: how many samples to use at most.
+        ranges: files of an earlier conversion to take the ranges from; by default those of the bundle that fit.
+        equalised: move what is large in few channels of activations to the weights first (see `export.equalisation`).
         force: replace a variant of that name.
 
     Raises:
@@ -79,122 +89,89 @@ def convert_bundle(
         raise UsageError(f"precision is {precision!r}; this version converts to int8 only.")
     if samples < 1:
         raise UsageError(f"samples is {samples}; expected at least 1.")
+    name = precision if target is None else f"{precision}-{target}"
     with changed_bundle(bundle) as (staging, opened):
-        if precision in opened.manifest.variants and not force:
-            raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
-        data = _calibration_rows(opened, calibration, samples)
-        count = len(data)
+        if name in opened.manifest.variants and not force:
+            raise BundleError(f"{bundle} has a variant {name!r} already. Replace it with --force.")
+        runtimes = _runtimes(opened, target)
+        if target != "tensorrt" and (problem := int8_problem()) is not None:
+            log.warning("%s", problem)
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
-        files = {stage: graph_file(precision, stage) for stage in sources}
-        targets = {stage: staging.path(file) for stage, file in files.items()}
-        for file in files.values():
-            staging.remove(file + DATA_SUFFIX)
-        reports = {stage: _quantize(stage, sources, targets[stage], opened.manifest, data) for stage in sources}
+        data = calibration_data(opened, calibration, samples, sources)
+        calibrator = Calibrator(opened, data, method, [*map(Path, ranges)])
+        files = {stage: graph_file(name, stage) for stage in sources}
+        engines = _remove_variant(name, opened, staging)
+        converted = {
+            stage: convert_stage(
+                stage,
+                source,
+                staging.path(files[stage]),
+                calibrator,
+                unsigned=target == "cpu",
+                equalised=equalised,
+            )
+            for stage, source in sources.items()
+        }
+        for stage, made in converted.items():
+            file = f"{FOLDER}/{PurePosixPath(files[stage]).stem}.json"
+            staging.path(file).write_text(made.ranges.to_json(), encoding="utf-8")
+        targets = {stage: staging.root / file for stage, file in files.items()}
+        rows = min(calibrator.rows(stage, sources[stage], made.ranges.tensors) for stage, made in converted.items())
+        relative_l2, top1 = _agreement(data, targets, rows)
         variant = Variant(
-            precision="int8",
-            runtimes=opened.variant(_SOURCE).runtimes,
+            precision=precision,
+            runtimes=runtimes,
             source=_SOURCE,
             files=files,
             recipe={
-                "graphs": {
-                    stage: {"operators": count_operators(ir.load(targets[stage])), **asdict(report)}
-                    for stage, report in reports.items()
-                },
-                "quantizer": f"onnxruntime {version('onnxruntime')} static Q/DQ, symmetric, per-channel weights",
-                "calibration": {"method": "minmax", "samples": count, "sha256": _digest(data.rows(slice(None)))},
+                "graphs": {stage: asdict(made.graph) | asdict(made.report) for stage, made in converted.items()},
+                "quantizer": f"onnxruntime {version('onnxruntime')} Q/DQ on what GEMMs read, per-channel weights",
+                "activations": "uint8, of attentions int8, symmetric" if target == "cpu" else "int8, symmetric",
+                "calibration": {"method": method, "samples": len(data.samples), "sha256": data.sha256},
+                "equalised": equalised,
             },
         )
-        relative_l2, top1 = _agreement(opened.manifest, sources, targets, data)
-        variants = {**opened.manifest.variants, precision: variant}
-        engines = dict(opened.manifest.engines)
-        for name in [name for name, engine in engines.items() if engine.variant == precision]:
-            log.warning("Engine %s was built from the replaced variant and is removed; build it again.", name)
-            file = engines.pop(name).file
-            staging.remove(file)
-            staging.remove(str(PurePosixPath(file).with_suffix(".json")))
+        variants = {**opened.manifest.variants, name: variant}
         written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
-    return ConvertResult(str(bundle), precision, reports, count, written, read, relative_l2, top1)
+    reports = {stage: made.report for stage, made in converted.items()}
+    return ConvertResult(str(bundle), name, reports, len(data.samples), written, read, relative_l2, top1)
 
 
-def _quantize(
-    stage: StageName, sources: Mapping[StageName, Path], target: Path, manifest: Manifest, data: Split
-) -> QuantizationReport:
-    """Quantise the graph of one stage."""
-    log.info("Calibrating %s on %d samples", stage, len(data))
-    source = sources[stage]
-    histograms = observe(
-        source,
-        ranged_tensors(ir.load(source)),
-        lambda: _stage_batches(stage, sources, manifest, data),
-        count=-(-len(data) // _BATCH),
-    )
-    report = quantize_int8(source, target, {name: (seen.low, seen.high) for name, seen in histograms.items()})
-    log.info("Quantised %d of %d weight GEMMs of %s", report.quantized, report.weight_gemms, stage)
-    return report
-
-
-def _stage_batches(
-    stage: StageName, sources: Mapping[StageName, Path], manifest: Manifest, data: Split
-) -> Iterator[Arrays]:
-    """What a stage takes: the data, or their latents with everything there is to ask."""
-    if stage == "full":
-        yield from _batches(data)
-        return
-    full, encoder = manifest.stages["full"], manifest.stages["encoder"]
-    encoded = ({spec.name: batch[spec.name] for spec in encoder.inputs} for batch in _batches(data))
-    if stage == "encoder":
-        yield from encoded
-        return
-    with OnnxRuntimeSession(sources["encoder"], encoder, manifest.axes) as session:
-        for batch, inputs in zip(_batches(data), encoded, strict=True):
-            yield {**session.run(inputs), **all_queries(manifest.stages["decoder"], full, batch)}
-
-
-def _calibration_rows(bundle: Bundle, calibration: str | Path, samples: int) -> Split:
-    """The samples, checked against the model's inputs; `targets` only number them."""
-    if str(calibration) in DATA_SETS:
-        data = load_dataset(str(calibration))
-        data.require_task(bundle.manifest.task, str(bundle.path))
-        if bundle.manifest.raw_inputs:
-            data = raw_data_set(data)
-        inputs = data.train.rows(slice(None))
-    elif Path(calibration).suffix == ARRAYS_SUFFIX:
-        inputs = read_arrays(Path(calibration))
-    else:
-        raise InputError(
-            f"Calibration data {calibration} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file."
+def _runtimes(bundle: Bundle, target: Target | None) -> tuple[RuntimeName, ...]:
+    """Of the runtimes that fp32 is for, those of the target."""
+    source = bundle.variant(_SOURCE).runtimes
+    suited = tuple(name for name in source if target is None or name in RUNTIMES[target])
+    if not suited:
+        raise UsageError(
+            f"The bundle is for {', '.join(source)}, none of which --for {target} means. Leave --for out, or export "
+            "the checkpoint again for other runtimes."
         )
-    stage = bundle.manifest.stages["full"]
-    check_inputs(inputs, stage.inputs, bundle.manifest.axes)
-    for name, array in inputs.items():
-        if not np.isfinite(array).all():
-            raise InputError(f"Calibration input {name!r} holds values that are not finite. Remove those samples.")
-    batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
-    rows = {name: inputs[name][:samples] for name in batched}
-    shared = {name: array for name, array in inputs.items() if name not in rows}
-    return Split(rows, targets=np.arange(len(rows[batched[0]])), shared=shared)
+    return suited
 
 
-def _batches(data: Split) -> Iterator[Arrays]:
-    for start in range(0, len(data), _BATCH):
-        yield data.rows(slice(start, start + _BATCH))
+def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, Engine]:
+    """Remove the files of a variant that is to be replaced, and its engines; returns the engines that stay."""
+    engines = dict(bundle.manifest.engines)
+    for engine in [key for key, value in engines.items() if value.variant == name]:
+        log.warning("Engine %s was built from the replaced variant and is removed; build it again.", engine)
+        file = engines.pop(engine).file
+        staging.remove(file)
+        staging.remove(str(PurePosixPath(file).with_suffix(".json")))
+    if name in bundle.manifest.variants:
+        for file in bundle.manifest.variants[name].files.values():
+            staging.remove(file)
+            staging.remove(file + DATA_SUFFIX)
+            staging.remove(f"{FOLDER}/{PurePosixPath(file).stem}.json")
+    return engines
 
 
-def _agreement(
-    manifest: Manifest, sources: Mapping[StageName, Path], targets: Mapping[StageName, Path], data: Split
-) -> tuple[float, float | None]:
+def _agreement(data: CalibrationData, targets: Mapping[StageName, Path], rows: int) -> tuple[float, float | None]:
     """Relative L2 and top-1 agreement of the first output of both variants on the calibration samples."""
+    manifest = data.manifest
     name, results = manifest.stages["full"].outputs[0].name, []
-    for files in (targets, sources):
+    for files in (targets, data.graphs):
         with open_graphs(files, manifest.stages, manifest.axes) as session:
-            results.append(np.concatenate([session.run(batch)[name] for batch in _batches(data)]))
+            results.append(np.concatenate([session.run(batch)[name] for batch in data.batches("full", rows)]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1
-
-
-def _digest(data: Arrays) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(data):
-        digest.update(np.ascontiguousarray(data[name]).tobytes())
-    return digest.hexdigest()

@@ -55,7 +55,7 @@ def test_progress_is_shown_on_a_terminal_and_does_not_break_a_verb(bundle, tmp_p
     """stderr is a pipe in the other tests, where no bar is drawn."""
     copy = tmp_path / "copy.bundle"
     shutil.copytree(bundle, copy)
-    arguments = ["convert", copy, "--precision", "int8", "--calibration", "digits", "--force"]
+    arguments = ["convert", copy, "--precision", "int8", "--calibration", "digits", "--samples", "64", "--force"]
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "perceiver_deploy.cli", *map(str, arguments)]
     with subprocess.Popen(

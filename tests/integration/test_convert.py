@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from perceiver_deploy.data.metrics import TOP1, measure
 from perceiver_deploy.errors import BundleError, ExportError, InputError, UsageError
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.export.quantize import count_quantized, quantize_int8
+from perceiver_deploy.export.ranges import read_ranges
 from perceiver_deploy.manifest import Signature
 from tests.factories import KINDS
 
@@ -148,6 +150,95 @@ def test_a_graph_without_weight_gemms_is_an_error(tmp_path):
     onnx.save(model, tmp_path / "relu.onnx")
     with pytest.raises(ExportError, match="None of the 0 weight GEMMs"):
         quantize_int8(tmp_path / "relu.onnx", tmp_path / "out.onnx", {})
+
+
+def test_ranges_are_kept_in_the_bundle_and_used_again_only_where_graph_data_and_method_match(digits, tmp_path, caplog):
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    caplog.set_level("INFO", logger="perceiver_deploy")
+    result = convert_bundle(bundle, calibration="digits", target="cpu")
+    assert result.variant == "int8-cpu"
+    assert "calibration/int8.json is of the same graph, data and method and is used again" in caplog.text
+    caplog.clear()
+    convert_bundle(bundle, calibration="digits", method="percentile", force=True)
+    assert "used again" not in caplog.text
+    opened = Bundle.open(bundle)
+    kept = {name: read_ranges(opened.file(f"calibration/{name}.json")) for name in ("int8", "int8-cpu")}
+    assert {name: ranges.method for name, ranges in kept.items()} == {"int8": "percentile", "int8-cpu": "minmax"}
+    for name, before in kept["int8-cpu"].tensors.items():
+        assert before.threshold == max(-before.low, before.high) >= kept["int8"].tensors[name].threshold > 0
+
+
+def test_given_ranges_give_the_same_graph_and_are_refused_for_other_data_method_or_graph(digits, tmp_path):
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    ranges = [digits / "calibration/int8.json"]
+    convert_bundle(bundle, calibration="digits", ranges=ranges, force=True)
+    assert (bundle / "onnx/int8.onnx").read_bytes() == (digits / "onnx/int8.onnx").read_bytes()
+    for options, message in [({"samples": 64}, "other data"), ({"method": "mse"}, "another method")]:
+        with pytest.raises(InputError, match=message):
+            convert_bundle(bundle, calibration="digits", ranges=ranges, force=True, **options)
+    document = json.loads(ranges[0].read_text(encoding="utf-8"))
+    other, no_ranges = tmp_path / "other.json", tmp_path / "none.json"
+    other.write_text(json.dumps(document | {"graph_sha256": "0" * 64}), encoding="utf-8")
+    no_ranges.write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match="another graph"):
+        convert_bundle(bundle, calibration="digits", ranges=[other], force=True)
+    with pytest.raises(InputError, match="does not hold ranges"):
+        convert_bundle(bundle, calibration="digits", ranges=[no_ranges], force=True)
+
+
+def test_cpu_variant_is_for_the_cpu_only_and_as_accurate_in_both_runtimes(digits, tmp_path):
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    convert_bundle(bundle, calibration="digits", target="cpu", equalised=True)
+    variant = Bundle.open(bundle).manifest.variants["int8-cpu"]
+    assert variant.runtimes == ("onnxruntime", "openvino")
+    assert variant.recipe["equalised"]
+    data = load_dataset("digits").test
+    for runtime in variant.runtimes:
+        with load(bundle, runtime=runtime, variant="int8-cpu") as session:
+            (top1,) = measure(session.run(data.inputs), data, [TOP1])
+        assert top1.value >= 0.985  # fp32 has 99.11 %; three of 450 rows
+    with pytest.raises(BundleError, match="tensorrt-rtx"):
+        build_engine(bundle, variant="int8-cpu")
+
+
+def test_a_target_that_the_bundle_is_not_for_is_refused(tmp_path):
+    export_model("digits", tmp_path / "ort.bundle", runtimes=["onnxruntime"], validate=False)
+    with pytest.raises(UsageError, match="for onnxruntime, none of which --for tensorrt means"):
+        convert_bundle(tmp_path / "ort.bundle", calibration="digits", target="tensorrt")
+
+
+def test_recipe_of_an_int8_variant_describes_its_graph_as_that_of_fp32_does(digits):
+    fp32, int8 = (Bundle.open(digits).manifest.variants[name].recipe["graphs"]["full"] for name in ("fp32", "int8"))
+    assert int8["flops"] == fp32["flops"]
+    assert int8["rewrites"] == fp32["rewrites"]
+    assert [a["module"] for a in int8["attentions"]] == [a["module"] for a in fp32["attentions"]]
+    assert int8["operators"]["DequantizeLinear"] > 33
+    assert int8["gemm_flops_share"] == int8["flops_share"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda pixels: pixels[:1], "gives 1 calibration sample; expected at least 2"),
+        (lambda pixels: np.where(np.arange(len(pixels))[:, None, None, None] == 5, np.nan, pixels), "first in row 5"),
+    ],
+)
+def test_too_few_samples_and_rows_that_are_not_finite_are_named(digits, tmp_path, change, message):
+    pixels = load_dataset("digits").train.inputs["pixel_values"][:40]
+    np.savez(tmp_path / "data.npz", pixel_values=change(pixels).astype(np.float32))
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    with pytest.raises(InputError, match=message):
+        convert_bundle(bundle, calibration=tmp_path / "data.npz", force=True)
+
+
+def test_data_that_never_use_the_mask_are_warned_of(copied_bundle, tmp_path, caplog):
+    bundle = copied_bundle("text_classification")
+    convert_bundle(bundle, calibration=calibration_file(bundle, tmp_path / "data.npz"))
+    assert "No calibration sample uses the mask (attention_mask is 1 everywhere)" in caplog.text
 
 
 def test_a_killed_conversion_leaves_the_bundle_as_it_was(digits, tmp_path):

@@ -1,0 +1,118 @@
+"""Calibration data: samples that a bundle's model takes, checked, and as each of its stages takes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
+from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
+from perceiver_deploy.data.raw_sets import raw_data_set
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.manifest import Manifest, StageName
+from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.queries import all_queries
+from perceiver_deploy.runtimes.session import check_inputs
+
+LEAST_SAMPLES = 2
+"""One sample cannot tell a range from a value."""
+ADVISED_SAMPLES = 32
+_MASK = "attention_mask"
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Samples and their digest, with the fp32 graphs of the stages that take them."""
+
+    samples: Split
+    sha256: str
+    manifest: Manifest
+    graphs: Mapping[StageName, Path]
+
+    def batches(self, stage: StageName, rows: int) -> Iterator[Arrays]:
+        """What a stage takes, `rows` samples at a time: the data, or their latents with everything there is to ask."""
+        if stage == "full":
+            yield from self._full(rows)
+            return
+        full, encoder = self.manifest.stages["full"], self.manifest.stages["encoder"]
+        encoded = ({spec.name: batch[spec.name] for spec in encoder.inputs} for batch in self._full(rows))
+        if stage == "encoder":
+            yield from encoded
+            return
+        with OnnxRuntimeSession(self.graphs["encoder"], encoder, self.manifest.axes) as session:
+            for batch, inputs in zip(self._full(rows), encoded, strict=True):
+                yield {**session.run(inputs), **all_queries(self.manifest.stages["decoder"], full, batch)}
+
+    def _full(self, rows: int) -> Iterator[Arrays]:
+        for start in range(0, len(self.samples), rows):
+            yield self.samples.rows(slice(start, start + rows))
+
+
+def calibration_data(
+    bundle: Bundle, calibration: str | Path, samples: int, graphs: Mapping[StageName, Path]
+) -> CalibrationData:
+    """Training samples of a data set, or the samples of a .npz file, checked against the model's inputs.
+
+    Raises:
+        InputError: neither, data of another task, what the model does not take, values that are not finite, or fewer
+            than `LEAST_SAMPLES`.
+        UsageError, MissingError: as `load_dataset`.
+    """
+    inputs = _read(bundle, calibration)
+    stage = bundle.manifest.stages["full"]
+    check_inputs(inputs, stage.inputs, bundle.manifest.axes)
+    batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
+    rows = {name: inputs[name][:samples] for name in batched}
+    shared = {name: array for name, array in inputs.items() if name not in rows}
+    split = Split(rows, targets=np.arange(len(rows[batched[0]])), shared=shared)  # targets only number them
+    _check(split, str(calibration))
+    return CalibrationData(split, _digest(split.rows(slice(None))), bundle.manifest, graphs)
+
+
+def _read(bundle: Bundle, calibration: str | Path) -> Arrays:
+    if str(calibration) in DATA_SETS:
+        data = load_dataset(str(calibration))
+        data.require_task(bundle.manifest.task, str(bundle.path))
+        if bundle.manifest.raw_inputs:
+            data = raw_data_set(data)
+        return data.train.rows(slice(None))
+    if Path(calibration).suffix == ARRAYS_SUFFIX:
+        return read_arrays(Path(calibration))
+    raise InputError(f"Calibration data {calibration} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
+
+
+def _check(data: Split, name: str) -> None:
+    if len(data) < LEAST_SAMPLES:
+        raise InputError(
+            f"{name} gives {len(data)} calibration sample; expected at least {LEAST_SAMPLES}, better "
+            f"{ADVISED_SAMPLES} or more: one sample cannot tell the range of a tensor. Give more data."
+        )
+    for key, array in data.rows(slice(None)).items():
+        if not (finite := np.isfinite(array)).all():
+            row = int(np.argwhere(~finite)[0][0])
+            raise InputError(
+                f"Calibration input {key!r} of {name} holds values that are not finite, first in row {row}. "
+                "Remove those samples."
+            )
+    if len(data) < ADVISED_SAMPLES:
+        log.warning("%d calibration samples are few; %d or more see more of the ranges", len(data), ADVISED_SAMPLES)
+    if _MASK in data.inputs and data.inputs[_MASK].all():
+        log.warning(
+            "No calibration sample uses the mask (%s is 1 everywhere): what padded inputs do to ranges is not seen",
+            _MASK,
+        )
+
+
+def _digest(data: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(data):
+        digest.update(f"{name} {data[name].dtype} {data[name].shape}".encode())
+        digest.update(np.ascontiguousarray(data[name]).data)
+    return digest.hexdigest()
