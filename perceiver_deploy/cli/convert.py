@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 @click.command(
     "convert",
     cls=Verb,
-    short_help="Add an INT8 variant to a bundle.",
+    short_help="Add a variant in INT8, fp16 or bf16 to a bundle.",
     extra="export,cpu",
     example="perceiver-deploy convert digits.bundle --precision int8 --calibration digits",
 )
 @bundle_argument
-@click.option("--precision", type=click.Choice(["int8"]), required=True, help="Precision of the new variant.")
-@click.option("--calibration", required=True, help="Data set (digits) or .npz file with one array an input.")
+@click.option(
+    "--precision", type=click.Choice(["int8", "fp16", "bf16"]), required=True, help="Precision of the new variant."
+)
+@click.option(
+    "--calibration",
+    help="Data set (digits) or .npz file with one array an input; fp16 and bf16 take the golden samples by default.",
+)
 @click.option(
     "--for",
     "target",
@@ -56,7 +61,7 @@ if TYPE_CHECKING:
 def command(
     bundle: Path,
     precision: Precision,
-    calibration: str,
+    calibration: str | None,
     target: Target | None,
     method: Method,
     samples: int,
@@ -90,9 +95,7 @@ def _show(console: Console, result: ConvertResult) -> None:
         f"{megabytes(result.source_bytes)} -> {megabytes(result.onnx_bytes)}."
     )
     for stage, report in result.reports.items():
-        shares = f"{percent(report.gemm_flops_share)} of their operations, {percent(report.flops_share)} of all"
-        console.print(f"  {stage}: {report.quantized} of {report.weight_gemms} weight GEMMs quantised ({shares})")
-        for name, reason in report.left.items():
-            console.print(f"  not quantised: {name}: {reason}")
+        for line in report.lines():
+            console.print(f"  {stage}: {line}")
     agreement = "" if result.top1 is None else f", same top-1 in {percent(result.top1)}"
     console.print(f"Against fp32 on calibration samples: relative L2 {result.relative_l2:.1e}{agreement}.")

@@ -45,7 +45,7 @@ def _show(console: Console, result: DemoResult) -> None:
     report = result.conversion.reports["full"]
     checked, passed = len(result.validation.verdicts), sum(v.passed for v in result.validation.verdicts)
     console.print(f"Parity: {passed} of {checked} comparisons with eager float64 passed ({result.validation.report})")
-    console.print(f"INT8: {report.quantized} of {report.weight_gemms} weight GEMMs quantised")
+    console.print(f"INT8: {report.lines()[0]}")
     engine = f"{result.export.bundle}/{result.engine.file}" if result.engine else result.engine_absent
     console.print(f"Engine: {engine}")
     console.print(f"Report: {result.benchmark.report_html}")

@@ -24,9 +24,14 @@ from perceiver_deploy.runtimes.session import Session
 Stages = Literal["full", "encoder + decoder"]
 EAGER_FACTOR = 10
 FP32_FLOOR = 1e-6
-BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-1}
-"""Bounds on relative L2 of the reduced precisions. A graph that is wired wrongly is off by 1 or more; INT8 on noise
-outside its calibrated ranges, which the grid holds, by up to 0.4."""
+BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 8e-2, "int8": 5e-1}
+"""Bounds on relative L2 of the reduced precisions. A graph that is wired wrongly is off by 1 or more.
+
+fp16 and bf16: 20 unit roundoffs (2^-11 and 2^-8). Each rounding is off by up to one, 0.4 in the mean square, and
+independent ones add up as the root of their number: 20 are about 2,000 roundings one after the other, which 48 layers
+of a dozen operations each, with weights that are rounded too, do not reach. Small models of every task are within 11.
+INT8: on noise outside its calibrated ranges, which the grid holds, it is off by up to 0.4.
+"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from perceiver_deploy.export.origin import module_of
 
 _SPLIT = (0, 2, 1, 3)
-_TRANSPARENT = ("QuantizeLinear", "DequantizeLinear")
+_TRANSPARENT = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _KEEPS_ROWS = ("LayerNormalization", "Expand", "Unsqueeze", "Slice")
 
 
@@ -95,7 +95,7 @@ def constant_array(value: ir.Value | None) -> np.ndarray | None:
 
 
 def sole_user(value: ir.Value) -> ir.Node | None:
-    """The one node that reads a value, or what was quantised of it, once; None where several do or it is an output."""
+    """The one node that reads a value, or what was quantised or cast of it, once; None where several do."""
     users = list(value.uses())
     if len(users) != 1 or value.is_graph_output():
         return None
@@ -199,7 +199,7 @@ def _output(weighted: ir.Node) -> Output | None:
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:
-    """The node that computes a value; of a quantised one, what computes the value that was quantised."""
+    """The node that computes a value; of a quantised or cast one, what computes the value it was before."""
     node = None if value is None else value.producer()
     return _producer(node.inputs[0]) if node is not None and node.op_type in _TRANSPARENT else node
 

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.manifest import RuntimeName
+from perceiver_deploy.manifest import Precision, RuntimeName
 
 FIRST_OPSET, LAST_OPSET = 17, 23
 """LayerNormalization came with opset 17; opset 23 is the newest that the exporter's passes were tried with."""
@@ -35,6 +35,30 @@ _PACKAGES: dict[RuntimeName, tuple[str, tuple[Reads, ...]]] = {
     "tensorrt": ("tensorrt", (Reads((10, 12), 22, 10), Reads((10, 15), 24, 12))),
     "tensorrt-rtx": ("tensorrt-rtx-cu13", (Reads((1, 7), 25, 13),)),
 }
+
+
+# onnxruntime 1.32's CPU provider has no kernels for bfloat16: it refuses such an Add, Expand or MatMul. Its CUDA and
+# TensorRT providers were not tried. OpenVINO 2026.4 ran bf16 graphs, TensorRT-RTX 1.7 built them; TensorRT's parser is
+# the same.
+_NOT_READ: dict[Precision, tuple[RuntimeName, ...]] = {
+    "bf16": ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"),
+}
+
+
+def readable_by(precision: Precision, runtimes: Sequence[RuntimeName]) -> tuple[RuntimeName, ...]:
+    """Those of the runtimes that read a graph of a precision.
+
+    Raises:
+        UsageError: none of them does.
+    """
+    suited = tuple(runtime for runtime in runtimes if runtime not in _NOT_READ.get(precision, ()))
+    if not suited:
+        others = ", ".join(name for name in _PACKAGES if name not in _NOT_READ[precision])
+        raise UsageError(
+            f"{', '.join(runtimes)} cannot run a graph in {precision}; {others} can. Export the checkpoint for one of "
+            "those, or convert to fp16."
+        )
+    return suited
 
 
 def require_readable(opset: int, runtimes: Sequence[RuntimeName]) -> None:

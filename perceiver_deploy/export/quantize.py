@@ -54,6 +54,12 @@ class QuantizationReport:
     gemm_flops_share: float
     flops_share: float
 
+    def lines(self) -> list[str]:
+        """For people: what is quantised, and what is not."""
+        shares = f"{self.gemm_flops_share:.1%} of their operations, {self.flops_share:.1%} of all"
+        first = f"{self.quantized} of {self.weight_gemms} weight GEMMs quantised ({shares})"
+        return [first, *(f"not quantised: {name}: {reason}" for name, reason in self.left.items())]
+
 
 def ranged_tensors(model: ir.Model, keep: Collection[str] = ()) -> list[str]:
     """Names of the tensors whose ranges `quantize_int8` needs: what GEMMs take that is not stored."""

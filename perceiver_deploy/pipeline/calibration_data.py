@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,21 +38,28 @@ class CalibrationData:
 
     def batches(self, stage: StageName, rows: int) -> Iterator[Arrays]:
         """What a stage takes, `rows` samples at a time: the data, or their latents with everything there is to ask."""
-        if stage == "full":
-            yield from self._full(rows)
-            return
-        full, encoder = self.manifest.stages["full"], self.manifest.stages["encoder"]
-        encoded = ({spec.name: batch[spec.name] for spec in encoder.inputs} for batch in self._full(rows))
-        if stage == "encoder":
-            yield from encoded
-            return
-        with OnnxRuntimeSession(self.graphs["encoder"], encoder, self.manifest.axes) as session:
-            for batch, inputs in zip(self._full(rows), encoded, strict=True):
-                yield {**session.run(inputs), **all_queries(self.manifest.stages["decoder"], full, batch)}
+        return stage_batches(stage, lambda: self._full(rows), self.manifest, self.graphs)
 
     def _full(self, rows: int) -> Iterator[Arrays]:
         for start in range(0, len(self.samples), rows):
             yield self.samples.rows(slice(start, start + rows))
+
+
+def stage_batches(
+    stage: StageName, full: Callable[[], Iterator[Arrays]], manifest: Manifest, graphs: Mapping[StageName, Path]
+) -> Iterator[Arrays]:
+    """What a stage takes of batches for the whole model: them, or their latents with everything there is to ask."""
+    if stage == "full":
+        yield from full()
+        return
+    encoder = manifest.stages["encoder"]
+    encoded = ({spec.name: batch[spec.name] for spec in encoder.inputs} for batch in full())
+    if stage == "encoder":
+        yield from encoded
+        return
+    with OnnxRuntimeSession(graphs["encoder"], encoder, manifest.axes) as session:
+        for batch, inputs in zip(full(), encoded, strict=True):
+            yield {**session.run(inputs), **all_queries(manifest.stages["decoder"], manifest.stages["full"], batch)}
 
 
 def calibration_data(
