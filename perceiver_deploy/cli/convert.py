@@ -91,11 +91,11 @@ def _show(console: Console, result: ConvertResult) -> None:
     from perceiver_deploy.cli.tables import megabytes, percent
 
     console.print(
-        f"Added {result.variant} to {result.bundle}, calibrated on {result.samples} samples, "
+        f"Added {result.variant} to {result.bundle}, with {result.samples} samples ({result.calibration}), "
         f"{megabytes(result.source_bytes)} -> {megabytes(result.onnx_bytes)}."
     )
     for stage, report in result.reports.items():
         for line in report.lines():
             console.print(f"  {stage}: {line}")
     agreement = "" if result.top1 is None else f", same top-1 in {percent(result.top1)}"
-    console.print(f"Against fp32 on calibration samples: relative L2 {result.relative_l2:.1e}{agreement}.")
+    console.print(f"Against fp32 on these samples: relative L2 {result.relative_l2:.1e}{agreement}.")

@@ -33,6 +33,7 @@ def command(path: Path) -> Outcome:
 
 def _show(console: Console, inspection: Inspection) -> None:
     from perceiver_deploy.cli.tables import make_table, megabytes
+    from perceiver_deploy.pipeline.inspection import summarize_reasons
 
     console.print(f"{inspection.path}: {inspection.task or 'task unknown'}, {inspection.parameters:,} parameters")
     tensors = [("input", i) for i in inspection.inputs] + [("output", o) for o in inspection.outputs]
@@ -50,6 +51,8 @@ def _show(console: Console, inspection: Inspection) -> None:
         console.print(f"{graph.name} {graph.stage} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
         if graph.flops is not None:
             console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
+        if graph.kept:
+            console.print(f"  nodes kept in higher precision: {summarize_reasons(graph.kept)} (each with --json)")
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
         if graph.modules:

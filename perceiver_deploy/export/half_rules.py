@@ -218,16 +218,16 @@ class ActivationRange:
     def __init__(self, nodes: Iterable[ir.Node], ranges: Ranges, dtype: ir.DataType) -> None:
         self._largest, self._least = float(dtype.max) / HEADROOM, float(dtype.tiny) * HEADROOM
         self._dtype_max = float(dtype.max)
-        self._seen: dict[ir.Value, float] = {}
+        self._ranges, self._moved = ranges, dict[ir.Value, float]()
         for node in nodes:
-            moved = [self._magnitude(value, ranges) for value in float_operands(node)] if node.op_type in MOVES else []
-            for value in filter(is_float, node.outputs):
-                self._seen[value] = max(moved) if moved else self._magnitude(value, ranges)
+            if node.op_type in MOVES:
+                magnitude = max((self._magnitude(value) for value in float_operands(node)), default=0.0)
+                self._moved.update(dict.fromkeys(filter(is_float, node.outputs), magnitude))
 
     def reason(self, node: ir.Node) -> str | None:
         """Why a node stays, or None."""
         for value in (*float_operands(node), *filter(is_float, node.outputs)):
-            magnitude = self._seen.get(value, 0.0)
+            magnitude = self._magnitude(value)
             if magnitude > self._largest:
                 return (
                     f"activation range: {value.name} was seen at {magnitude:.2g}, "
@@ -237,12 +237,10 @@ class ActivationRange:
                 return f"activation range: {value.name} was seen at {magnitude:.2g} at most, too small for all bits"
         return None
 
-    def _magnitude(self, value: ir.Value, ranges: Ranges) -> float:
-        if value in self._seen:
-            return self._seen[value]
+    def _magnitude(self, value: ir.Value) -> float:
         if not is_observed(value):
-            return 0.0
-        low, high = ranges[value.name or ""]
+            return self._moved.get(value, 0.0)
+        low, high = self._ranges[value.name or ""]
         return max(-low, high)
 
 

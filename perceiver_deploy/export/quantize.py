@@ -24,6 +24,7 @@ with requires("cpu", "Quantising"):
     from onnxruntime.quantization.quant_utils import DEQUANT_OUTPUT_SUFFIX
 
 _GEMMS = ("MatMul", "Gemm")
+_HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _SHAPES_KNOWN = {"onnx.infer": "onnxruntime.quant"}
 """Metadata by which the quantiser knows that it need not infer shapes: an exported graph has them."""
@@ -107,6 +108,8 @@ def quantize_model(
     """`quantize_int8` in memory: another model, and the report."""
     if any(node.op_type in (_QUANTIZE, _DEQUANTIZE) for node in model.graph.all_nodes()):
         raise ExportError("The graph is quantised already. Quantise the float32 graph that it was made of.")
+    if any(value.dtype in _HALF for value in model.graph.initializers.values()):
+        raise ExportError("The graph is in half precision. Quantise the float32 graph that it was made of.")
     left = _left_with_reason(model, keep)
     for name in ranged_tensors(model, keep):
         _require_range(name, thresholds)

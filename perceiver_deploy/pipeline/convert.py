@@ -22,6 +22,7 @@ from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, RuntimeName, StageName, Variant, graph_file
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
 from perceiver_deploy.pipeline.half import (
+    GOLDEN,
     GoldenData,
     HalfReport,
     OpenGraphs,
@@ -49,12 +50,13 @@ _SOURCE = "fp32"
 class ConvertResult:
     """What a conversion did, `reports` by stage.
 
-    `relative_l2` and `top1` compare with fp32 on the samples that were calibrated on.
+    `relative_l2` and `top1` compare with fp32 on the samples of `calibration`, which may be the golden ones.
     """
 
     bundle: str
     variant: str
     reports: dict[StageName, QuantizationReport] | dict[StageName, HalfReport]
+    calibration: str
     samples: int
     onnx_bytes: int
     source_bytes: int
@@ -154,7 +156,9 @@ def convert_bundle(
         written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
     reports = {stage: made.report for stage, made in converted.items()}
-    return ConvertResult(str(bundle), name, reports, len(data.samples), written, read, relative_l2, top1)
+    return ConvertResult(
+        str(bundle), name, reports, str(calibration), len(data.samples), written, read, relative_l2, top1
+    )
 
 
 def _convert_to_half(
@@ -183,7 +187,7 @@ def _convert_to_half(
             recipe={
                 "graphs": {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()},
                 "calibration": {
-                    "data": "golden samples" if calibration is None else "given",
+                    "golden": calibration is None,
                     "samples": len(data.samples),
                     "sha256": data.sha256,
                 },
@@ -192,8 +196,9 @@ def _convert_to_half(
         variants = {**opened.manifest.variants, precision: variant}
         written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
+    named = GOLDEN if calibration is None else str(calibration)
     reports = {stage: each.report for stage, each in made.items()}
-    return ConvertResult(str(bundle), precision, reports, len(data.samples), written, read, relative_l2, top1)
+    return ConvertResult(str(bundle), precision, reports, named, len(data.samples), written, read, relative_l2, top1)
 
 
 def _runtimes(bundle: Bundle, target: Target | None) -> tuple[RuntimeName, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,19 @@ from perceiver_deploy.export.calibration import fill, largest_batch
 from perceiver_deploy.export.description import GraphDescription, describe_graph
 from perceiver_deploy.export.extremes import Extremes
 from perceiver_deploy.export.flops import flops_by_node
-from perceiver_deploy.export.graph_files import external_above, write_graph
+from perceiver_deploy.export.graph_files import copy_model, external_above, write_graph
 from perceiver_deploy.export.half import HalfPrecision, convert_to_half, tensors_to_observe
 from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName, opt_sizes
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, stage_batches
+from perceiver_deploy.pipeline.inspection import summarize_reasons
 from perceiver_deploy.pipeline.stage_ranges import MOST_ROWS
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import open_graphs
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.staged import StagedSession
+
+GOLDEN = "golden samples"
+"""What is calibrated on where no data are given."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,7 @@ class HalfReport:
     def lines(self) -> list[str]:
         """For people: what is in half precision, and how many nodes are not."""
         share = f"{self.flops_share:.1%} of the operations in half precision"
-        return [share, f"nodes in float32: {summarize(self.kept)}"]
-
-
-def summarize(kept: Mapping[str, str]) -> str:
-    """How many nodes stay in float32 for each kind of reason, most frequent first."""
-    kinds = Counter(reason.partition(":")[0] for reason in kept.values())
-    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+        return [share, f"nodes in float32: {summarize_reasons(self.kept)}"]
 
 
 @dataclass(frozen=True)
@@ -96,15 +94,17 @@ def convert_stage_to_half(
     Raises:
         InputError, ExportError: as `calibration.fill` and `convert_to_half`.
     """
-    model = ir.load(source)
-    ranges = {name: Extremes() for name in tensors_to_observe(model, precision)}
-    if ranges:
-        log.info("Looking at the ranges of %s", stage)
-        rows = largest_batch(model, [*ranges], next(data.batches(stage, 1)), MOST_ROWS)
-        fill(ranges, source, lambda: data.batches(stage, rows))
     axes = data.manifest.axes
-    kept = convert_to_half(model, precision, {name: (seen.low, seen.high) for name, seen in ranges.items()})
-    write_graph(model, target, external_above(source))
+    with tempfile.TemporaryDirectory() as folder:
+        model = ir.load(copy_model(source, Path(folder)))  # a copy, because external data may have no second hard link
+        ranges = {name: Extremes() for name in tensors_to_observe(model, precision)}
+        if ranges:
+            log.info("Looking at the ranges of %s", stage)
+            rows = largest_batch(model, [*ranges], next(data.batches(stage, 1)), MOST_ROWS)
+            fill(ranges, source, lambda: data.batches(stage, rows))
+        kept = convert_to_half(model, precision, {name: (seen.low, seen.high) for name, seen in ranges.items()})
+        write_graph(model, target, external_above(source))
+        graph = describe_graph(model, axes)
     flops = flops_by_node(model, opt_sizes(axes))
     in_half = sum(count for node, count in flops.items() if node.name not in kept)
     report = HalfReport(kept, in_half / sum(flops.values()))
@@ -115,7 +115,7 @@ def convert_stage_to_half(
         precision,
         len(kept),
     )
-    return HalfStage(report, describe_graph(model, axes))
+    return HalfStage(report, graph)
 
 
 OpenGraphs = Callable[[Mapping[StageName, Path], Mapping[StageName, Stage], Mapping[str, Axis]], Session]

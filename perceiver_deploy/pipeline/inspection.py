@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,8 @@ class GraphInfo:
 
     `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
     `modules` has what `export.costs.ModuleCost` has, `attentions` what `export.fusibility.AttentionInfo` has; they are
-    empty for such a file and for variants whose recipe does not say.
+    empty for such a file and for variants whose recipe does not say. `kept` has the nodes that stay in a higher
+    precision than their variant's, each with the reason.
     """
 
     name: str
@@ -50,6 +53,7 @@ class GraphInfo:
     rewrites: dict[str, int]
     modules: list[dict[str, Any]]
     attentions: list[dict[str, Any]]
+    kept: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,12 @@ def inspect_path(path: str | Path) -> Inspection:
     """
     path = Path(path)
     return _inspect_onnx(path) if path.is_file() else _inspect_bundle(Bundle.open(path))
+
+
+def summarize_reasons(reasons: Mapping[str, str]) -> str:
+    """How many there are of each kind, most frequent first; a reason is `KIND` or `KIND: DETAIL`."""
+    kinds = Counter(reason.partition(":")[0] for reason in reasons.values())
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
 
 
 def _inspect_bundle(bundle: Bundle) -> Inspection:
@@ -130,6 +140,7 @@ def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> G
         counts.get("rewrites", {}),
         counts.get("modules", []),
         counts.get("attentions", []),
+        counts.get("kept", {}),
     )
 
 
@@ -165,6 +176,7 @@ def _inspect_onnx(path: Path) -> Inspection:
                 rewrites,
                 modules,
                 attentions,
+                {},
             ),
         ),
         engines=(),
