@@ -37,6 +37,7 @@ _NORMALIZATIONS = (
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 """Operators that sum products, in float32 whatever their operands are."""
 _STEEP = ("Ceil", "Cos", "Floor", "Log", "Mod", "Round", "Sin", "Tan")
+_TYPED = ("ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform")
 _SUMS = (
     *("CumSum", "GlobalAveragePool", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMean"),
     *("ReduceProd", "ReduceSum", "ReduceSumSquare"),
@@ -64,7 +65,10 @@ def is_flexible(node: ir.Node) -> bool:
 
 
 class Unsupported:
-    """The operator has no such type in the graph's opset (Conv took bfloat16 with opset 22)."""
+    """The operator has no such type in the graph's opset (Conv took bfloat16 with opset 22).
+
+    Nor where one of its operands is float32 whatever the others are (scales of Resize), or an attribute says the type.
+    """
 
     def __init__(self, dtype: ir.DataType, opset: int) -> None:
         self._opset = opset
@@ -77,7 +81,11 @@ class Unsupported:
         return f"operator: {node.op_type} of opset {self._opset} has no {self._type}"
 
     def _takes(self, op_type: str) -> bool:
+        if op_type in _TYPED:
+            return False
         schema = defs.get_schema(op_type, self._opset)
+        if any(each.type_str == "tensor(float)" for each in (*schema.inputs, *schema.outputs)):
+            return False
         sets = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
         floats = [sets[each.type_str] for each in (*schema.inputs, *schema.outputs) if each.type_str in sets]
         return all(self._type in types for types in floats if "tensor(float)" in types)
@@ -167,11 +175,9 @@ class Overflow:
     def _stored(self, value: ir.Value) -> str | None:
         array = constant_array(value)
         largest = 0.0 if array is None or not array.size else float(np.abs(array).max())
-        return (
-            f"overflow: {value.name} holds {largest:.2g}, beyond {self._largest:.5g}"
-            if largest > self._largest
-            else None
-        )
+        if largest <= self._largest:
+            return None
+        return f"overflow: {value.name} holds {largest:.2g}, beyond {self._largest:.5g}"
 
 
 class Underflow:
@@ -271,7 +277,7 @@ def _terms(node: ir.Node) -> int | None:
     """How many numbers each result sums; None where that is not fixed."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     axes = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
-    if shape is None or axes is None or node.op_type == "CumSum":
+    if shape is None or axes is None or not axes.size or node.op_type == "CumSum":
         return None
     sizes = [shape[int(axis)] for axis in axes.ravel()]
     fixed = [size for size in sizes if isinstance(size, int)]

@@ -132,11 +132,6 @@ def test_data_set_of_another_task_is_refused(copied_bundle):
         convert_bundle(copied_bundle("masked_lm"), precision="int8", calibration="digits")
 
 
-def test_precision_that_this_version_does_not_make_is_refused(digits):
-    with pytest.raises(UsageError, match="'fp16'"):
-        convert_bundle(digits, precision="fp16", calibration="digits")
-
-
 def test_a_graph_without_weight_gemms_is_an_error(tmp_path):
     import onnx
 

@@ -79,6 +79,16 @@ SCALAR = np.float32(2)
         ),
         ([PRODUCT, node("y", "ReduceSum", "h", "axes")], {"axes": np.array([0])}, {"y": "long sum: ReduceSum of any"}),
         ([PRODUCT, node("y", "ReduceSum", "h", "axes")], {"axes": np.array([1])}, {}),
+        (
+            [PRODUCT, node("y", "Resize", "h", "", "scales", mode="nearest")],
+            {"scales": np.array([1, 2], np.float32)},
+            {"y": "operator: Resize of opset 20 has no tensor(float16)"},
+        ),
+        (
+            [PRODUCT, node("s", "Shape", "x"), node("c", "ConstantOfShape", "s"), node("y", "Add", "h", "c")],
+            {},
+            {"c": "position: depends on no data"},
+        ),
     ],
 )
 def test_rule_keeps_a_node_in_float32_and_says_why(nodes, weights, kept):
