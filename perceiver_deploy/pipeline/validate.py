@@ -68,7 +68,7 @@ def validate_bundle(
             stack.enter_context(candidate.session)
             candidates.append(candidate)
         eager = not golden and "model.safetensors" in opened.manifest.files and importlib.util.find_spec("torch")
-        samples = _grid_samples(opened, seconds, capped) if eager else _golden_samples(opened)
+        samples = _grid_samples(opened, seconds, capped) if eager else golden_samples(opened)
         for sample in samples:
             log.info("Validating case %s", sample.name)
             verdicts += judge(candidates, sample)
@@ -97,7 +97,8 @@ def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
         )
 
 
-def _golden_samples(bundle: Bundle) -> Iterator[Sample]:
+def golden_samples(bundle: Bundle) -> Iterator[Sample]:
+    """The samples that a bundle was exported with, or a `BundleError` where it has none."""
     names = bundle.samples()
     if not names:
         raise BundleError(
