@@ -26,6 +26,10 @@ SECONDS = 60.0
 _TRYOUT_SHARE = 0.6
 """Of the time, for opening, checking and first timing; the rest ranks those that are left."""
 
+_SETTLE = 0.05
+"""Seconds between runs. The threads of onnxruntime spin for 40 ms after one (measured, 1.32), on cores that the next
+candidate needs; a candidate of one thread has none that could."""
+
 State = Literal["ranked", "slow", "refused", "not tried"]
 
 
@@ -108,7 +112,7 @@ def tune_bundle(
         log.info("Ranking %s", "; ".join(map(str, finalists)))
         workers = [tryout.workers[way] for way in finalists]
         left = seconds - (time.perf_counter() - started)
-        samples = time_round_robin(workers, inputs, seconds=left, warm_up=1, least=LEAST_ROUNDS)
+        samples = time_round_robin(workers, inputs, seconds=left, warm_up=1, least=LEAST_ROUNDS, settle=_SETTLE)
     ranking = rank([samples[way] for way in finalists])
     tried = tryout.seconds | {way: statistics.median(samples[way]) for way in finalists}
     chosen = finalists[ranking.chosen]

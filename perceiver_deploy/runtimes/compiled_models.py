@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
+from numpy.typing import NDArray
 
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.machine import processor_name
@@ -31,18 +33,29 @@ def compile_or_reuse(file: Path, digest: str, options: Mapping[str, Any]) -> ope
     Raises:
         RuntimeError: OpenVINO does not take the model.
     """
-    core, folder = openvino.Core(), cache_directory() / "openvino"
+    folder = cache_directory() / "openvino"
     key = _digest(json.dumps([digest, openvino.__version__, processor_name(), dict(options)]).encode())[:32]
     for path in folder.glob(f"{key}-*.blob"):
-        with contextlib.suppress(OSError, RuntimeError):
-            content = path.read_bytes()
-            if path.name == _name(key, content):
-                model = core.import_model(content, "CPU", options)
-                _mark_used(path)
-                return model
+        if (model := _reuse(path, key, options)) is not None:
+            return model
         log.info("The compiled model %s cannot be used; it is made again.", path)
-    model = core.compile_model(str(file), "CPU", options)
+    model = openvino.Core().compile_model(str(file), "CPU", options)
     _keep(model, folder, key)
+    return model
+
+
+def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.CompiledModel | None:
+    """The model, whose weights stay in the file, mapped into memory; None where it is not whole or is refused."""
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="c")
+        if path.name != _name(key, content):
+            return None
+        model = openvino.Core().import_model(openvino.Tensor(content, shared_memory=True), "CPU", options)
+    except (OSError, ValueError, RuntimeError):  # ValueError: an empty file cannot be mapped
+        return None
+    model.content = content  # keeps the mapping as long as the model
+    with contextlib.suppress(OSError):  # a cache that can only be read
+        path.touch()  # see _make_room
     return model
 
 
@@ -55,11 +68,6 @@ def _keep(model: openvino.CompiledModel, folder: Path, key: str) -> None:
         write_whole(folder / _name(key, content), content)
     except OSError as error:
         log.info("The compiled model is not kept for the next time: %s", error)
-
-
-def _mark_used(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a cache that can only be read
-        path.touch()
 
 
 def _make_room(folder: Path, key: str, needed: int) -> None:
@@ -75,9 +83,9 @@ def _make_room(folder: Path, key: str, needed: int) -> None:
         total -= size
 
 
-def _name(key: str, content: bytes) -> str:
+def _name(key: str, content: bytes | NDArray[np.uint8]) -> str:
     return f"{key}-{_digest(content)[:32]}.blob"
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _digest(content: bytes | NDArray[np.uint8]) -> str:
+    return hashlib.sha256(memoryview(content)).hexdigest()

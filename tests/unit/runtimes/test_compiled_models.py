@@ -14,7 +14,7 @@ SIZES = (text_inputs(1, 1), text_inputs(3, 11), text_inputs(1, 1), text_inputs(2
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("PERCEIVER_DEPLOY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiled_models, "cache_directory", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
