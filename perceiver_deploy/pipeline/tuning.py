@@ -37,8 +37,8 @@ State = Literal["ranked", "slow", "refused", "not tried"]
 class Finding:
     """What became of one way of running the bundle.
 
-    `seconds` is its median time, rough where it was too slow to be ranked; `times_fastest` the 95 % interval of its
-    time over that of the fastest; `reason` why it was refused.
+    `seconds` is its median time, or the least of its first times where it was too slow to be ranked; `times_fastest`
+    the 95 % interval of its time over that of the fastest; `reason` why it was refused.
     """
 
     runtime: str
@@ -116,7 +116,7 @@ def tune_bundle(
     ranking = rank([samples[way] for way in finalists])
     tried = tryout.seconds | {way: statistics.median(samples[way]) for way in finalists}
     chosen = finalists[ranking.chosen]
-    order = sorted(tried, key=lambda way: (way != chosen, tried[way]))
+    order = sorted(tried, key=lambda way: (way != chosen, way not in finalists, tried[way]))
     environment = Environment.here()
     tuning = Tuning(
         bundle=str(opened.path.resolve()),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import openvino
-from numpy.typing import NDArray
 
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.machine import processor_name
@@ -48,7 +47,7 @@ def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.Compile
     """The model, whose weights stay in the file, mapped into memory; None where it is not whole or is refused."""
     try:
         content = np.memmap(path, dtype=np.uint8, mode="c")
-        if path.name != _name(key, content):
+        if path.name != _name(key, content.data):
             return None
         model = openvino.Core().import_model(openvino.Tensor(content, shared_memory=True), "CPU", options)
     except (OSError, ValueError, RuntimeError):  # ValueError: an empty file cannot be mapped
@@ -83,9 +82,9 @@ def _make_room(folder: Path, key: str, needed: int) -> None:
         total -= size
 
 
-def _name(key: str, content: bytes | NDArray[np.uint8]) -> str:
+def _name(key: str, content: bytes | memoryview) -> str:
     return f"{key}-{_digest(content)[:32]}.blob"
 
 
-def _digest(content: bytes | NDArray[np.uint8]) -> str:
-    return hashlib.sha256(memoryview(content)).hexdigest()
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
