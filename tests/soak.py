@@ -11,6 +11,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,38 +32,36 @@ def soak(bundle: Path, runtime: str, variant: str, seconds: float) -> dict[str, 
     with load(bundle, runtime=runtime, variant=variant) as session:
         expected = [session.run(inputs) for inputs in cases]
         ended = threading.Event()
-        calls, differing = [0] * THREADS, [0] * THREADS
 
-        def work(number: int) -> None:
-            rng = np.random.default_rng(number)
+        def work(number: int) -> tuple[int, int]:
+            rng, calls, differing = np.random.default_rng(number), 0, 0
             while not ended.is_set():
                 index = int(rng.integers(len(cases)))
                 outputs = session.run(cases[index])
-                calls[number] += 1
-                differing[number] += any(
-                    not np.array_equal(outputs[name], array) for name, array in expected[index].items()
-                )
+                calls += 1
+                differing += any(not np.array_equal(outputs[name], array) for name, array in expected[index].items())
+            return calls, differing
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        memory = _watch_memory(seconds)
-        ended.set()
-        for thread in threads:
-            thread.join()
-    return {"cases": len(cases), "calls": sum(calls), "differing": sum(differing), **memory}
+        with ThreadPoolExecutor(THREADS) as pool:
+            workers = [pool.submit(work, number) for number in range(THREADS)]
+            try:
+                memory = _watch_memory(seconds)
+            finally:
+                ended.set()
+            calls, differing = map(sum, zip(*(worker.result() for worker in workers), strict=True))
+    return {"cases": len(cases), "calls": calls, "differing": differing, **memory}
 
 
 def _watch_memory(seconds: float) -> dict[str, float]:
-    """Medians of the resident bytes in the tenths after the warm-up and at the end."""
-    started, samples = time.monotonic(), []
-    while (passed := time.monotonic() - started) < seconds:
-        samples.append((passed, _resident_bytes()))
+    """Medians of the resident bytes in the first and the last quarter of what follows the warm-up."""
+    started, warm = time.monotonic(), min(_LONGEST_WARM_UP, seconds / 2)
+    time.sleep(warm)
+    samples = [_resident_bytes()]
+    while time.monotonic() - started < seconds:
         time.sleep(_SAMPLE_SECONDS)
-    warm = min(_LONGEST_WARM_UP, seconds / 2)
-    tenth = (seconds - warm) / 10
-    first = statistics.median(size for passed, size in samples if warm <= passed < warm + tenth)
-    last = statistics.median(size for passed, size in samples if passed >= seconds - tenth)
+        samples.append(_resident_bytes())
+    quarter = -(-len(samples) // 4)
+    first, last = statistics.median(samples[:quarter]), statistics.median(samples[-quarter:])
     return {"seconds": seconds, "bytes_after_warm_up": first, "bytes_at_end": last, "growth": last / first - 1}
 
 
