@@ -27,9 +27,10 @@ class OnnxRuntimeSession(Session):
         self, file: Path, stage: Stage, axes: Mapping[str, Axis], settings: RuntimeSettings = DEFAULTS
     ) -> None:
         super().__init__(stage, axes, settings)
-        settings.refuse_hint(self.runtime)
+        settings.require_taken_by(self.runtime)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = settings.memory_arena
         if settings.threads is not None:
             options.intra_op_num_threads = settings.threads
         try:

@@ -44,6 +44,7 @@ class OpenVinoSession(Session):
     ) -> None:
         """`digest`, of the graph and its weights, is what the compiled model is kept under; without it, it is not."""
         super().__init__(stage, axes, settings)
+        settings.require_taken_by(self.runtime)
         if settings.hint not in native_hints():
             raise MissingError(
                 f"hint is {settings.hint!r}, which this processor does not compute in; OpenVINO would take float32. "

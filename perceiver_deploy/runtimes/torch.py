@@ -38,7 +38,7 @@ class EagerSession(Session):
         settings: RuntimeSettings = DEFAULTS,
     ) -> None:
         super().__init__(stage, axes, settings)
-        settings.refuse_hint(self.runtime)
+        settings.require_taken_by(self.runtime)
         with requires("export", "Running eager"):
             import torch
         if settings.threads is not None:

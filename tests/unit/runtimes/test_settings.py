@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -33,10 +35,46 @@ def test_threads_and_settings_together_are_a_usage_error(shared_bundle):
         load(shared_bundle("fourier"), threads=1, settings=RuntimeSettings())
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torch", "auto"])
-def test_a_runtime_that_would_ignore_a_hint_refuses_it(shared_bundle, runtime):
-    with pytest.raises(UsageError, match=r"hint is 'bf16', and \w+ computes in the precision that the graph says"):
-        load(shared_bundle("fourier"), runtime, settings=RuntimeSettings(hint="bf16"))
+@pytest.mark.parametrize(
+    ("runtime", "settings", "message"),
+    [
+        (
+            "onnxruntime",
+            {"hint": "bf16"},
+            r"hint is 'bf16', and onnxruntime does not take it\. Name the runtime openvino",
+        ),
+        ("torch", {"hint": "bf16"}, "hint is 'bf16', and torch does not take it"),
+        ("auto", {"hint": "f16"}, "hint is 'f16', and onnxruntime does not take it"),
+        ("openvino", {"memory_arena": False}, "memory_arena is False, and openvino does not take it"),
+        ("torch", {"memory_arena": False}, r"memory_arena is False, .* Name the runtime onnxruntime"),
+    ],
+)
+def test_a_runtime_that_would_ignore_a_setting_refuses_it(shared_bundle, runtime, settings, message):
+    with pytest.raises(UsageError, match=message):
+        load(shared_bundle("fourier"), runtime, settings=RuntimeSettings(**settings))
+
+
+MEMORY = """
+import sys
+import numpy as np
+from pathlib import Path
+from perceiver_deploy import RuntimeSettings, load
+session = load(sys.argv[1], "onnxruntime", settings=RuntimeSettings(threads=1, memory_arena=sys.argv[2] == "True"))
+def resident(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+session.run({"pixel_values": np.zeros((64, 3, 48, 48), np.float32)})
+print(resident() - before)
+"""
+
+
+def test_memory_of_a_run_is_given_back_without_the_arena(shared_bundle):
+    """The largest activation is that of the positions and pixels: 64 x 48 x 48 x 21 numbers, 12 MB."""
+    held = {
+        arena: int(subprocess.check_output([sys.executable, "-c", MEMORY, shared_bundle("fourier"), str(arena)]))
+        for arena in (True, False)
+    }
+    assert held[True] > 12e6
+    assert held[False] < held[True] / 2
 
 
 def test_a_hint_that_the_processor_does_not_compute_in_is_refused(shared_bundle, monkeypatch):
