@@ -57,7 +57,7 @@ def _show(console: Console, result: TuneResult) -> None:
     from perceiver_deploy.cli.tables import make_table
 
     sizes = ", ".join(f"{name} {size}" for name, size in result.sizes.items())
-    headers = ("runtime", "variant", "hint", "threads", "p50 ms", "x fastest (95 %)", "")
+    headers = ("runtime", "variant", "hint", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")
     console.print(make_table(f"Ways to run {result.bundle} at {sizes}", headers, map(_row, result.findings)))
     for finding in result.findings:
         if finding.reason is not None and finding.threads == 1:  # those of other thread counts are the same
@@ -68,13 +68,9 @@ def _show(console: Console, result: TuneResult) -> None:
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
-    seconds, interval = finding.seconds, finding.times_fastest
-    return (
-        finding.runtime,
-        finding.variant,
-        finding.hint,
-        str(finding.threads),
-        "" if seconds is None else f"{1000 * seconds:.2f}",
-        "" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}",
-        finding.state,
+    alone, in_turn = (
+        "" if seconds is None else f"{1000 * seconds:.2f}" for seconds in (finding.first_seconds, finding.seconds)
     )
+    interval = finding.times_fastest
+    times = "" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
+    return finding.runtime, finding.variant, finding.hint, str(finding.threads), alone, in_turn, times, finding.state

@@ -37,8 +37,9 @@ State = Literal["ranked", "slow", "refused", "not tried"]
 class Finding:
     """What became of one way of running the bundle.
 
-    `seconds` is its median time, or the least of its first times where it was too slow to be ranked; `times_fastest`
-    the 95 % interval of its time over that of the fastest; `reason` why it was refused.
+    `first_seconds` is the least of the times when it was tried alone, perhaps on a busier machine than others;
+    `seconds` the median time when it was ranked, and `times_fastest` the 95 % interval of its time over that of the
+    fastest; `reason` why it was refused.
     """
 
     runtime: str
@@ -46,6 +47,7 @@ class Finding:
     hint: str
     threads: int
     state: State
+    first_seconds: float | None = None
     seconds: float | None = None
     times_fastest: Interval | None = None
     reason: str | None = None
@@ -102,46 +104,71 @@ def tune_bundle(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"
         )
     inputs = make_inputs(manifest.signature, case, manifest.preprocessing)
-    with contextlib.closing(Tryout(list(golden_samples(opened)), inputs)) as tryout:
-        for way in sorted(ways, key=lambda way: -way.threads):
-            if not tryout.seconds or time.perf_counter() - started < _TRYOUT_SHARE * seconds:
-                tryout.add(way)
-        if not tryout.seconds:
-            raise ParityError(f"Nothing runs {bundle} within its bounds. {ways[0]}: {tryout.refused[ways[0]]}")
+    tryout = Tryout([*golden_samples(opened)], inputs)
+    with contextlib.closing(tryout):
+        _try_out(ways, tryout, started + _TRYOUT_SHARE * seconds)
         finalists = [way for way in ways if way in tryout.workers]
         log.info("Ranking %s", "; ".join(map(str, finalists)))
         workers = [tryout.workers[way] for way in finalists]
-        left = seconds - (time.perf_counter() - started)
+        left = started + seconds - time.perf_counter()
         samples = time_round_robin(workers, inputs, seconds=left, warm_up=1, least=LEAST_ROUNDS, settle=_SETTLE)
     ranking = rank([samples[way] for way in finalists])
-    tried = tryout.seconds | {way: statistics.median(samples[way]) for way in finalists}
     chosen = finalists[ranking.chosen]
-    order = sorted(tried, key=lambda way: (way != chosen, way not in finalists, tried[way]))
-    environment = Environment.here()
+    medians = {way: statistics.median(samples[way]) for way in finalists}
+    slow = sorted(tryout.seconds.keys() - medians.keys(), key=tryout.seconds.__getitem__)
+    order = [*sorted(finalists, key=lambda way: (way != chosen, medians[way])), *slow]
     tuning = Tuning(
         bundle=str(opened.path.resolve()),
-        environment=environment,
+        environment=Environment.here(),
         sizes=case.sizes,
         choices=tuple(
-            TunedChoice(
-                runtime=way.runtime, variant=way.variant, hint=way.hint, threads=way.threads, seconds=tried[way]
-            )
-            for way in order
+            TunedChoice(runtime=way.runtime, variant=way.variant, hint=way.hint, threads=way.threads) for way in order
         ),
     )
     file = write_tuning(manifest, tuning)
     intervals = dict(zip(finalists, ranking.intervals, strict=True))
-    rest = [way for way in ways if way not in tried]
+    everything = [*order, *(way for way in ways if way not in order)]
     return TuneResult(
         bundle=str(bundle),
         chosen=str(chosen),
-        findings=tuple(_finding(way, tried, intervals, tryout.refused) for way in [*order, *rest]),
+        findings=tuple(_finding(way, tryout, medians, intervals) for way in everything),
         remark=_remark(finalists, ranking) if ranking.noisy else None,
         sizes=case.sizes,
-        environment=environment,
+        environment=tuning.environment,
         file=str(file),
         seconds=time.perf_counter() - started,
     )
+
+
+def _try_out(ways: Sequence[Way], tryout: Tryout, deadline: float) -> None:
+    """Those of many threads first; what has not begun at the deadline is left out, but not before one was of use."""
+    for way in sorted(ways, key=lambda way: -way.threads):
+        if not tryout.seconds or time.perf_counter() < deadline:
+            tryout.add(way)
+    if not tryout.seconds:
+        raise ParityError(f"Nothing runs {ways[0].bundle} within its bounds. {ways[0]}: {tryout.refused[ways[0]]}")
+
+
+def _finding(way: Way, tryout: Tryout, medians: Mapping[Way, float], intervals: Mapping[Way, Interval]) -> Finding:
+    return Finding(
+        runtime=way.runtime,
+        variant=way.variant,
+        hint=way.hint,
+        threads=way.threads,
+        state=_state(way, tryout),
+        first_seconds=tryout.seconds.get(way),
+        seconds=medians.get(way),
+        times_fastest=intervals.get(way),
+        reason=tryout.refused.get(way),
+    )
+
+
+def _state(way: Way, tryout: Tryout) -> State:
+    if way in tryout.refused:
+        return "refused"
+    if way in tryout.workers:
+        return "ranked"
+    return "slow" if way in tryout.seconds else "not tried"
 
 
 def _sizes(manifest: Manifest, batch: int, given: Mapping[str, int]) -> dict[str, int]:
@@ -167,26 +194,6 @@ def _require_cache(path: Path) -> None:
             f"The result of tuning is kept in {path.parent}, which cannot be written: {error.strerror or error}. "
             "Set PERCEIVER_DEPLOY_CACHE to a folder that can."
         ) from error
-
-
-def _finding(
-    way: Way, tried: Mapping[Way, float], intervals: Mapping[Way, Interval], refused: Mapping[Way, str]
-) -> Finding:
-    state: State = "not tried"
-    if way in refused:
-        state = "refused"
-    elif way in tried:
-        state = "ranked" if way in intervals else "slow"
-    return Finding(
-        runtime=way.runtime,
-        variant=way.variant,
-        hint=way.hint,
-        threads=way.threads,
-        state=state,
-        seconds=tried.get(way),
-        times_fastest=intervals.get(way),
-        reason=refused.get(way),
-    )
 
 
 def _remark(finalists: Sequence[Way], ranking: Ranking) -> str:

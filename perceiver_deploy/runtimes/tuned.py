@@ -48,13 +48,12 @@ class Environment(Strict):
 
 
 class TunedChoice(Strict):
-    """One way of running a bundle that kept the contract, and the median seconds of a run."""
+    """One way of running a bundle that kept the contract."""
 
     runtime: RuntimeName
     variant: str
     hint: Hint
     threads: int = Field(ge=1)
-    seconds: float
 
     @property
     def settings(self) -> RuntimeSettings:

@@ -84,11 +84,11 @@ def opened_by(bundle, **arguments):
 
 
 def test_processes_measure_every_runtime_and_variant_and_load_uses_the_fastest(bundle):
-    result = tune_bundle(bundle, seconds=20)
+    result = tune_bundle(bundle, seconds=12)
     ways = {(finding.runtime, finding.variant, finding.threads) for finding in result.findings}
     assert ways == {(runtime, variant, 1) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")}
     assert {finding.state for finding in result.findings} <= {"ranked", "slow"}
-    assert all(0 < finding.seconds < 1 for finding in result.findings)
+    assert all(0 < finding.first_seconds < 1 for finding in result.findings)
     ranked = [finding for finding in result.findings if finding.state == "ranked"]
     assert min(finding.times_fastest.low for finding in ranked) <= 1 <= ranked[0].times_fastest.high
     assert opened_by(bundle) == (result.findings[0].runtime, result.findings[0].variant, 1)
