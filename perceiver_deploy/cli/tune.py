@@ -59,9 +59,13 @@ def _show(console: Console, result: TuneResult) -> None:
     sizes = ", ".join(f"{name} {size}" for name, size in result.sizes.items())
     headers = ("runtime", "variant", "hint", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")
     console.print(make_table(f"Ways to run {result.bundle} at {sizes}", headers, map(_row, result.findings)))
-    for finding in result.findings:
-        if finding.reason is not None and finding.threads == 1:  # those of other thread counts are the same
-            console.print(f"refused: {finding.runtime} {finding.variant}, {finding.hint} hint: {finding.reason}")
+    refused = {  # for the same reason at every number of threads
+        f"{finding.runtime} {finding.variant}, {finding.hint} hint": finding.reason
+        for finding in result.findings
+        if finding.reason is not None
+    }
+    for way, reason in refused.items():
+        console.print(f"refused: {way}: {reason}")
     if result.remark is not None:
         console.print(result.remark)
     console.print(f"Chosen: {result.chosen}. Kept in {result.file}; load() and run use it on this machine.")
