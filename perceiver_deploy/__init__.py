@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from perceiver_deploy.pipeline.build import build_engine
     from perceiver_deploy.pipeline.convert import convert_bundle
     from perceiver_deploy.pipeline.export import export_model
+    from perceiver_deploy.pipeline.tuning import tune_bundle
     from perceiver_deploy.pipeline.validate import validate_bundle
     from perceiver_deploy.runtimes.loading import load
     from perceiver_deploy.runtimes.queries import run_in_chunks
     from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
+    from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 __version__ = "0.1.0"
 __all__ = [
+    "RuntimeSettings",
     "benchmark_bundles",
     "build_engine",
     "convert_bundle",
@@ -30,6 +33,7 @@ __all__ = [
     "load",
     "reconstruct_clip",
     "run_in_chunks",
+    "tune_bundle",
     "validate_bundle",
 ]
 
@@ -37,6 +41,7 @@ __all__ = [
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
+    "RuntimeSettings": "perceiver_deploy.runtimes.settings",
     "benchmark_bundles": "perceiver_deploy.pipeline.benchmark",
     "build_engine": "perceiver_deploy.pipeline.build",
     "convert_bundle": "perceiver_deploy.pipeline.convert",
@@ -45,6 +50,7 @@ _HOMES = {
     "load": "perceiver_deploy.runtimes.loading",
     "reconstruct_clip": "perceiver_deploy.runtimes.reconstruction",
     "run_in_chunks": "perceiver_deploy.runtimes.queries",
+    "tune_bundle": "perceiver_deploy.pipeline.tuning",
     "validate_bundle": "perceiver_deploy.pipeline.validate",
 }
 

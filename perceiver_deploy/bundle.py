@@ -96,6 +96,11 @@ class Bundle:
                 self.file(data.relative_to(self.path).as_posix())
         return path
 
+    def graph_digest(self, relative: str) -> str:
+        """What tells a graph and its external data from any other, by the digests that the manifest has of them."""
+        data = [file.relative_to(self.path).as_posix() for file in external_files(self.path / relative)]
+        return "".join(self.manifest.files[name].sha256 for name in [relative, *sorted(data)])
+
     def report_path(self, name: str) -> Path:
         """Where the report of that name is written.
 

@@ -11,12 +11,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from perceiver_deploy.runtimes import compiled_models
 from tests.factories import directory_content
 from tests.task_factories import named_model
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_models_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that tests compile are kept, as a user's are, but not among the user's."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_models, "cache_directory", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ _VERBS = (
     "build",
     "validate",
     "benchmark",
+    "tune",
     "run",
     "inspect",
     "data",

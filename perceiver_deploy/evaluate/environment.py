@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import perceiver_deploy
+from perceiver_deploy.machine import installed_version, processor_name
 
 _PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "onnx-ir", "onnxscript", "numpy", "transformers")
 
@@ -20,20 +20,12 @@ def describe_environment() -> dict[str, Any]:
     """Processor, cores, operating system, and the versions of what is installed."""
     return {
         "perceiver_deploy": perceiver_deploy.__version__,
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := installed_version(name)) is not None},
     }
-
-
-def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def int8_problem() -> str | None:
@@ -55,12 +47,3 @@ def _flags() -> set[str]:
     except OSError:
         return set()
     return {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()[2:]}
-
-
-def _processor() -> str:
-    try:
-        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

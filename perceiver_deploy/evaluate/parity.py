@@ -148,7 +148,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
         except PerceiverDeployError as problem:
             error = str(problem)
         for name, reference in sample.float64.items():
-            bound, reason = _bound(candidate.precision, compare(sample.float32[name], reference).relative_l2)
+            bound, reason = error_bound(candidate.precision, compare(sample.float32[name], reference).relative_l2)
             verdicts.append(
                 Verdict(
                     runtime=candidate.session.runtime,
@@ -166,7 +166,8 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
     return verdicts
 
 
-def _bound(precision: Precision, eager_error: float) -> tuple[float, str]:
+def error_bound(precision: Precision, eager_error: float) -> tuple[float, str]:
+    """The bound on relative L2, and its reason; `eager_error` is that of eager float32 on the same inputs."""
     if precision != "fp32":
         return BOUNDS[precision], f"stated for {precision}"
     if not math.isfinite(eager_error) or EAGER_FACTOR * eager_error <= FP32_FLOOR:

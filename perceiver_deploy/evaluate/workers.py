@@ -18,6 +18,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _STARTUP_SECONDS = 300
 _SETTLE_SECONDS = 0.003
@@ -60,7 +61,8 @@ class CandidateName:
 
     def open(self, threads: int | None) -> Session:
         """A session on it."""
-        return load(self.bundle, runtime=self.runtime, variant=self.variant, threads=threads)
+        settings = RuntimeSettings(threads=threads, keep_compiled=False)
+        return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=settings)
 
 
 class Worker(Generic[SourceT]):
@@ -179,11 +181,12 @@ def time_round_robin(
     warm_up: int = 5,
     least: int = 10,
     most: int = 300,
+    settle: float = _SETTLE_SECONDS,
 ) -> dict[SourceT, list[float]]:
     """Raw seconds of each worker on the same inputs, one run each in turn.
 
     Rounds go on until `seconds` have passed, at least `least` and at most `most` of them, after `warm_up` that do not
-    count.
+    count. `settle` is the pause before each run, in seconds.
     """
     for worker in workers:
         worker.keep(inputs)
@@ -195,6 +198,6 @@ def time_round_robin(
         if finished >= least and time.perf_counter() - started > seconds:
             break
         for worker in workers:
-            time.sleep(_SETTLE_SECONDS)
+            time.sleep(settle)
             samples[worker.name].append(worker.time_run())
     return samples

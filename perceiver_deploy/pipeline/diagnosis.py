@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.evaluate.environment import describe_environment, installed_version, int8_problem
+from perceiver_deploy.evaluate.environment import describe_environment, int8_problem
+from perceiver_deploy.machine import installed_version
 from perceiver_deploy.runtimes.loading import installed_runtimes
 
 _EXTRAS = {

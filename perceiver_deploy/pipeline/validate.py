@@ -19,6 +19,7 @@ from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 REFERENCE_SECONDS = 120.0
 
@@ -68,7 +69,7 @@ def validate_bundle(
             stack.enter_context(candidate.session)
             candidates.append(candidate)
         eager = not golden and "model.safetensors" in opened.manifest.files and importlib.util.find_spec("torch")
-        samples = _grid_samples(opened, seconds, capped) if eager else _golden_samples(opened)
+        samples = _grid_samples(opened, seconds, capped) if eager else golden_samples(opened)
         for sample in samples:
             log.info("Validating case %s", sample.name)
             verdicts += judge(candidates, sample)
@@ -84,12 +85,12 @@ def validate_bundle(
 
 
 def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
-    found = False
+    found, settings = False, RuntimeSettings(threads=threads, keep_compiled=False)
     for name, variant in bundle.manifest.variants.items():
         for runtime in installed_runtimes():
             if runtime in variant.runtimes:
                 found = True
-                session = load(bundle, runtime=runtime, variant=name, threads=threads)
+                session = load(bundle, runtime=runtime, variant=name, settings=settings)
                 yield from candidates_of(session, name, variant.precision)
     if not found:
         raise MissingError(
@@ -97,7 +98,8 @@ def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
         )
 
 
-def _golden_samples(bundle: Bundle) -> Iterator[Sample]:
+def golden_samples(bundle: Bundle) -> Iterator[Sample]:
+    """The samples that a bundle was exported with, or a `BundleError` where it has none."""
     names = bundle.samples()
     if not names:
         raise BundleError(

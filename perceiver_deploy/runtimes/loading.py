@@ -10,7 +10,9 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError, UsageError
 from perceiver_deploy.manifest import RuntimeName, StageName, Variant
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 from perceiver_deploy.runtimes.staged import StagedSession
+from perceiver_deploy.runtimes.tuned import tuned_choice
 
 CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 """Runtimes that execute ONNX files here, and the package each needs."""
@@ -27,37 +29,50 @@ def load(
     variant: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    settings: RuntimeSettings | None = None,
 ) -> Session:
     """Open a session on a bundle.
 
     Args:
         bundle: the bundle's directory.
-        runtime: "onnxruntime", "openvino", "torch" (the source model, eager), or "auto": the first that is installed
-            and that the variant is for.
-        variant: name of the variant; by default `fp32`.
+        runtime: "onnxruntime", "openvino", "torch" (the source model, eager), or "auto": what `tune` chose for this
+            bundle on this machine; where it was not tuned, the first that is installed and that the variant is for.
+        variant: name of the variant; by default the one that `tune` chose with `runtime` "auto", otherwise `fp32`.
         precision: shorthand for the first variant of that precision.
-        threads: number of threads; by default the runtime's own choice.
+        threads: number of threads; by default that of `tune`, otherwise the runtime's own choice. Shorthand for
+            `settings=RuntimeSettings(threads=threads)`, but for the tuning.
+        settings: how to run; given, the tuning is not used.
 
     Raises:
         BundleError: no such bundle or variant, or a file that was changed.
-        MissingError: the runtime is not installed.
+        MissingError: the runtime is not installed, or the processor does not have the precision of the hint.
+        UsageError: arguments that contradict each other, or values that cannot be used.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads is {threads}; expected at least 1.")
+    if threads is not None and settings is not None:
+        raise UsageError("Give threads or settings, not both: RuntimeSettings has threads.")
     name = _variant_name(opened, variant, precision)
-    chosen, manifest = opened.variant(name), opened.manifest
+    chosen = tuned_choice(opened, name, threads) if runtime == "auto" and settings is None else None
+    if chosen is not None:
+        runtime, name, settings = chosen.runtime, chosen.variant, chosen.settings
+    session = _open(opened, runtime, name or "fp32", settings or RuntimeSettings(threads=threads))
+    session.variant = name or "fp32"
+    return session
+
+
+def _open(bundle: Bundle, runtime: str, name: str, settings: RuntimeSettings) -> Session:
+    variant, manifest = bundle.variant(name), bundle.manifest
     if runtime == "torch":
-        stages, open_stage = manifest.stages, _eager_opener(opened, name, threads)
+        stages, open_stage = manifest.stages, _eager_opener(bundle, name, settings)
     else:
-        stages = {stage: manifest.stages[stage] for stage in chosen.files}
-        open_stage = _graph_opener(opened, chosen, _choose_runtime(runtime, chosen.runtimes, name), threads)
+        stages = {stage: manifest.stages[stage] for stage in variant.files}
+        open_stage = _graph_opener(bundle, variant, _choose_runtime(runtime, variant.runtimes, name), settings)
     if stages.keys() == {"full"}:
         return open_stage("full")
     return StagedSession(manifest.stages["full"], manifest.axes, stages, open_stage)
 
 
-def _eager_opener(bundle: Bundle, name: str, threads: int | None) -> Callable[[StageName], Session]:
+def _eager_opener(bundle: Bundle, name: str, settings: RuntimeSettings) -> Callable[[StageName], Session]:
     variant = bundle.variant(name)
     if variant.precision != "fp32":
         raise UsageError(
@@ -66,30 +81,30 @@ def _eager_opener(bundle: Bundle, name: str, threads: int | None) -> Callable[[S
         )
     from perceiver_deploy.runtimes.torch import eager_sessions
 
-    return eager_sessions(bundle, threads)
+    return eager_sessions(bundle, settings)
 
 
 def _graph_opener(
-    bundle: Bundle, variant: Variant, runtime: RuntimeName, threads: int | None
+    bundle: Bundle, variant: Variant, runtime: RuntimeName, settings: RuntimeSettings
 ) -> Callable[[StageName], Session]:
     def open_stage(name: StageName) -> Session:
         file, stage, axes = bundle.file(variant.files[name]), bundle.manifest.stages[name], bundle.manifest.axes
         if runtime == "onnxruntime":
             from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
-            return OnnxRuntimeSession(file, stage, axes, threads)
+            return OnnxRuntimeSession(file, stage, axes, settings)
         from perceiver_deploy.runtimes.openvino import OpenVinoSession
 
-        return OpenVinoSession(file, stage, axes, threads)
+        return OpenVinoSession(file, stage, axes, settings, bundle.graph_digest(variant.files[name]))
 
     return open_stage
 
 
-def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) -> str:
+def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) -> str | None:
     if variant is not None and precision is not None:
         raise UsageError(f"Give variant ({variant!r}) or precision ({precision!r}), not both.")
     if precision is None:
-        return variant or "fp32"
+        return variant
     for name, candidate in bundle.manifest.variants.items():
         if candidate.precision == precision:
             return name

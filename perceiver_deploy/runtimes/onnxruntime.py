@@ -10,6 +10,7 @@ from perceiver_deploy.errors import PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 from perceiver_deploy.runtimes.staged import StagedSession
 
 with requires("cpu", "Running with onnxruntime"):
@@ -17,17 +18,21 @@ with requires("cpu", "Running with onnxruntime"):
 
 
 class OnnxRuntimeSession(Session):
-    """A graph in ONNX Runtime's CPU provider. `threads` None leaves the number of threads to it."""
+    """A graph in ONNX Runtime's CPU provider."""
 
     runtime = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, file: Path, stage: Stage, axes: Mapping[str, Axis], threads: int | None = None) -> None:
-        super().__init__(stage, axes)
+    def __init__(
+        self, file: Path, stage: Stage, axes: Mapping[str, Axis], settings: RuntimeSettings = DEFAULTS
+    ) -> None:
+        super().__init__(stage, axes, settings)
+        settings.require_taken_by(self.runtime)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = settings.memory_arena
+        if settings.threads is not None:
+            options.intra_op_num_threads = settings.threads
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a class of its own for every status code

@@ -1,8 +1,7 @@
-"""OpenVINO on the CPU, in float32 unless the graph says otherwise."""
+"""OpenVINO on the CPU, in the precision that the graph says unless a hint allows less."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,49 +9,81 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import PerceiverDeployError, requires
+from perceiver_deploy.errors import MissingError, PerceiverDeployError, requires
 from perceiver_deploy.manifest import Axis, Stage
 from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
 
 with requires("cpu", "Running with openvino"):
     import openvino
 
+    from perceiver_deploy.runtimes.compiled_models import compile_or_reuse
+
+_CAPABILITIES: dict[Hint, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+
 
 class OpenVinoSession(Session):
-    """A graph in OpenVINO's CPU plugin. `threads` None leaves the number of threads to it.
+    """A graph in OpenVINO's CPU plugin.
 
-    The precision hint is f32: left alone, the plugin computes in bf16 on CPUs that have it. The cache of kernels that
-    were made for other sizes holds one: with more, an attention that once ran over a single token gives wrong numbers
-    at every later size (seen in 2026.4); with none, OpenVINO does not fuse attentions over many tokens.
+    The precision hint is given in any case: left alone, the plugin computes in bf16 on CPUs that have it. The cache of
+    kernels that were made for other sizes holds one: with more, an attention that once ran over a single token gives
+    wrong numbers at every later size (seen in 2026.4); with none, OpenVINO does not fuse attentions over many tokens.
     """
 
     runtime = "openvino"
     device = "cpu"
 
-    def __init__(self, file: Path, stage: Stage, axes: Mapping[str, Axis], threads: int | None = None) -> None:
-        super().__init__(stage, axes)
+    def __init__(
+        self,
+        file: Path,
+        stage: Stage,
+        axes: Mapping[str, Axis],
+        settings: RuntimeSettings = DEFAULTS,
+        digest: str | None = None,
+    ) -> None:
+        """`digest`, of the graph and its weights, is what the compiled model is kept under; without it, it is not."""
+        super().__init__(stage, axes, settings)
+        settings.require_taken_by(self.runtime)
+        if settings.hint not in native_hints():
+            raise MissingError(
+                f"hint is {settings.hint!r}, which this processor does not compute in; OpenVINO would take float32. "
+                f"Expected {', '.join(native_hints())}."
+            )
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": settings.hint,
             "PERFORMANCE_HINT": "LATENCY",
             "CPU_RUNTIME_CACHE_CAPACITY": 1,
         }
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+        if settings.threads is not None:
+            options["INFERENCE_NUM_THREADS"] = settings.threads
         try:
-            self._model = openvino.Core().compile_model(str(file), "CPU", options)
+            if digest is not None and settings.keep_compiled:
+                self._model = compile_or_reuse(file, digest, options)
+            else:
+                self._model = openvino.Core().compile_model(str(file), "CPU", options)
         except RuntimeError as error:
             raise refusal(f"openvino {openvino.__version__}", file, error) from error
-        self._local = threading.local()
+        self._idle: list[Any] = []  # requests that no thread is using
 
     def _execute(self, inputs: Arrays) -> Arrays:
-        if not hasattr(self._local, "request"):
-            self._local.request = self._model.create_infer_request()
         try:
-            results = self._local.request.infer(inputs, share_inputs=True)
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        try:
+            results = request.infer(inputs, share_inputs=True, share_outputs=True)
+            return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
         except RuntimeError as error:
             raise PerceiverDeployError(f"openvino failed while running: {error}") from error
-        return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
+        finally:
+            self._idle.append(request)
 
     def _release(self) -> None:
-        del self._model, self._local
+        del self._idle, self._model
+
+
+def native_hints() -> list[Hint]:
+    """Hints that this processor computes in."""
+    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [hint for hint, capability in _CAPABILITIES.items() if capability in capabilities]

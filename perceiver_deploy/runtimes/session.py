@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -13,25 +15,31 @@ from numpy.typing import NDArray
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError, InputError, PerceiverDeployError
 from perceiver_deploy.manifest import Axis, Stage, StageName, TensorSpec, evaluate_size
+from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 
 
 class Session(ABC):
     """A loaded graph. Thread-safe; usable as a context manager.
 
-    `runtime` and `device` name what executes: there is no fallback to another. `stages` has the inputs and outputs of
-    each graph there is.
+    `runtime`, `device` and `settings` say what executes and how: there is no fallback to another. `variant` is what
+    `load` took from the bundle, None where a graph was opened by itself. `stages` has the inputs and outputs of each
+    graph there is.
     """
 
     runtime: str
     device: str
+    variant: str | None = None
     stages: Mapping[StageName, Stage]
 
-    def __init__(self, stage: Stage, axes: Mapping[str, Axis]) -> None:
+    def __init__(self, stage: Stage, axes: Mapping[str, Axis], settings: RuntimeSettings = DEFAULTS) -> None:
         self.stages = {"full": stage}
         self.inputs = stage.inputs
         self.outputs = stage.outputs
         self.axes = axes
+        self.settings = settings
         self._closed = False
+        self._running = 0
+        self._ended = threading.Condition()
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """Outputs by name for inputs by name.
@@ -39,9 +47,9 @@ class Session(ABC):
         Raises:
             InputError: a name, dtype, rank, size or value that the model does not take; nothing was run.
         """
-        self._ensure_open()
-        check_inputs(inputs, self.inputs, self.axes)
-        return self._execute({spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs})
+        with self._in_use():
+            check_inputs(inputs, self.inputs, self.axes)
+            return self._execute({spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs})
 
     def encode(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """`latents` of the data, which can be decoded any number of times.
@@ -74,15 +82,31 @@ class Session(ABC):
         if self._closed:
             raise PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep `close` waiting."""
+        with self._ended:
+            self._ensure_open()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._running -= 1
+                self._ended.notify_all()
+
     @abstractmethod
     def _execute(self, inputs: Arrays) -> Arrays:
         """Run checked, contiguous inputs."""
 
     def close(self) -> None:
-        """Free the engine. Closing twice is allowed."""
-        if not self._closed:
+        """Free the engine when the runs under way have ended; new ones are refused. Closing twice is allowed."""
+        with self._ended:
+            if self._closed:
+                return
             self._closed = True
-            self._release()
+            self._ended.wait_for(lambda: self._running == 0)
+        self._release()
 
     @abstractmethod
     def _release(self) -> None:

@@ -33,15 +33,15 @@ class StagedSession(Session):
         self._lock = threading.Lock()
         needed = [name for name in stages if name == "full" or "full" not in stages]
         first, *_ = [self.stage(name) for name in needed]
-        self.runtime, self.device = first.runtime, first.device
+        self.runtime, self.device, self.settings = first.runtime, first.device, first.settings
 
     def stage(self, name: StageName) -> Session:
         """The session of one stage."""
         if name not in self.stages:
             return super().stage(name)
-        self._ensure_open()
         with self._lock:
             if name not in self._sessions:
+                self._ensure_open()
                 self._sessions[name] = self._open_stage(name)
             return self._sessions[name]
 

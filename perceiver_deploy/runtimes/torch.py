@@ -13,6 +13,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,13 +35,14 @@ class EagerSession(Session):
         axes: Mapping[str, Axis],
         *,
         double: bool = False,
-        threads: int | None = None,
+        settings: RuntimeSettings = DEFAULTS,
     ) -> None:
-        super().__init__(stage, axes)
+        super().__init__(stage, axes, settings)
+        settings.require_taken_by(self.runtime)
         with requires("export", "Running eager"):
             import torch
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
         self._torch = torch
         self._dtype = torch.float64 if double else torch.float32
         self._model = model.eval().to(self._dtype)
@@ -58,13 +60,13 @@ class EagerSession(Session):
         del self._model
 
 
-def eager_sessions(bundle: Bundle, threads: int | None) -> Callable[[StageName], EagerSession]:
+def eager_sessions(bundle: Bundle, settings: RuntimeSettings) -> Callable[[StageName], EagerSession]:
     """Opens the stages of the model that the bundle was exported from; see `load_source_model`."""
     model = load_source_model(bundle)
     from perceiver_deploy.model.tasks.stages import stage_module
 
     return lambda name: EagerSession(
-        stage_module(model, name), bundle.manifest.stages[name], bundle.manifest.axes, threads=threads
+        stage_module(model, name), bundle.manifest.stages[name], bundle.manifest.axes, settings=settings
     )
 
 

@@ -16,7 +16,20 @@ import onnx
 import pytest
 from PIL import Image
 
-VERBS = ("demo", "train", "export", "convert", "build", "validate", "benchmark", "run", "inspect", "data", "doctor")
+VERBS = (
+    "demo",
+    "train",
+    "export",
+    "convert",
+    "build",
+    "validate",
+    "benchmark",
+    "tune",
+    "run",
+    "inspect",
+    "data",
+    "doctor",
+)
 
 
 def call(*arguments, **kwargs):
@@ -172,6 +185,28 @@ def test_inspect_shows_what_each_module_takes(bundle):
     assert row in shown
 
 
+def test_tune_keeps_what_it_chose_in_the_users_cache_and_shows_every_way(bundle, tmp_path):
+    environment = {**os.environ, "PERCEIVER_DEPLOY_CACHE": str(tmp_path / "cache")}
+    tuned = call("tune", bundle, "--seconds", "2", "--size", "height=9", "--json", env=environment)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "Trying onnxruntime fp32" in tuned.stderr
+    document = json.loads(tuned.stdout)
+    assert document["sizes"] == {"batch": 1, "height": 9, "width": 8}
+    assert {finding["variant"] for finding in document["findings"]} == {"fp32", "int8"}
+    (file,) = (tmp_path / "cache/tunings").iterdir()
+    assert document["file"] == str(file)
+    kept = json.loads(file.read_text())
+    first = document["findings"][0]
+    assert {key: kept["choices"][0][key] for key in ("runtime", "variant", "threads")} == {
+        key: first[key] for key in ("runtime", "variant", "threads")
+    }
+    shown = call("tune", bundle, "--seconds", "0", "--quiet", env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert "not tried" in shown.stdout
+    assert "Chosen: onnxruntime fp32" in shown.stdout
+    assert shown.stderr == ""
+
+
 def test_doctor_names_the_command_for_each_missing_extra():
     document = json.loads(call("doctor", "--json").stdout)
     extras = {extra["name"]: extra for extra in document["extras"]}
@@ -220,6 +255,8 @@ def test_bad_input_exits_with_one_paragraph_and_writes_nothing(bundle, tmp_path)
             "reads opsets up to 22",
         ),
         (("inspect", tmp_path / "foreign.onnx"), 1, "reads weights from '../image.png', outside its folder"),
+        (("tune", bundle, "--size", "depth=3"), 2, "no axis 'depth'"),
+        (("tune", bundle, "--size", "height"), 2, "'height' is not of the form AXIS=N"),
         (("nonsense",), 2, "No such command"),
     ]
     for arguments, code, words in cases:

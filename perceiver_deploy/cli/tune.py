@@ -1,0 +1,80 @@
+"""`perceiver-deploy tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from perceiver_deploy.cli.options import bundle_argument
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from perceiver_deploy.pipeline.tuning import Finding, TuneResult
+
+
+def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for text in texts:
+        axis, _, size = text.partition("=")
+        if not (size.isascii() and size.isdigit()):
+            raise click.BadParameter(f"{text!r} is not of the form AXIS=N, such as height=224.")
+        if axis in sizes:
+            raise click.BadParameter(f"axis {axis!r} is given twice.")
+        sizes[axis] = int(size)
+    return sizes
+
+
+@click.command(
+    "tune",
+    cls=Verb,
+    short_help="Pick the fastest way to run a bundle here.",
+    extra="cpu",
+    example="perceiver-deploy tune digits.bundle --batch 8",
+)
+@bundle_argument
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Batch size to tune for.")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="AXIS=N", callback=_parse_sizes, help="Size of an axis; may be repeated."
+)
+@click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Time to take.")
+def command(bundle: Path, batch: int, sizes: dict[str, int], seconds: float) -> Outcome:
+    """Measure the runtimes, variants, thread counts and precision hints that keep the contract on this machine.
+
+    The fastest is kept in the user's cache; `load` and `run` use it as long as the processor, the cores and the
+    versions of the runtimes are the same.
+    """
+    from perceiver_deploy.pipeline.tuning import tune_bundle
+
+    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds)
+    return Outcome(result.to_json(), lambda console: _show(console, result))
+
+
+def _show(console: Console, result: TuneResult) -> None:
+    from perceiver_deploy.cli.tables import make_table
+
+    sizes = ", ".join(f"{name} {size}" for name, size in result.sizes.items())
+    headers = ("runtime", "variant", "hint", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")
+    console.print(make_table(f"Ways to run {result.bundle} at {sizes}", headers, map(_row, result.findings)))
+    refused = {  # for the same reason at every number of threads
+        f"{finding.runtime} {finding.variant}, {finding.hint} hint": finding.reason
+        for finding in result.findings
+        if finding.reason is not None
+    }
+    for way, reason in refused.items():
+        console.print(f"refused: {way}: {reason}")
+    if result.remark is not None:
+        console.print(result.remark)
+    console.print(f"Chosen: {result.chosen}. Kept in {result.file}; load() and run use it on this machine.")
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    alone, in_turn = (
+        "" if seconds is None else f"{1000 * seconds:.2f}" for seconds in (finding.first_seconds, finding.seconds)
+    )
+    interval = finding.times_fastest
+    times = "" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
+    return finding.runtime, finding.variant, finding.hint, str(finding.threads), alone, in_turn, times, finding.state

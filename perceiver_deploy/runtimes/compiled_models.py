@@ -1,0 +1,90 @@
+"""Models that OpenVINO compiled, kept in the user's cache.
+
+OpenVINO's own cache tells models apart by path and time of change, and believes what it finds. Here a model is known by
+the digests of its graph and weights, OpenVINO's version, the processor and every option, and the name of its file has
+the digest of its content: what was changed or cut off is compiled again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.machine import processor_name
+from perceiver_deploy.progress import log
+
+MOST_BYTES = 4 << 30
+"""What all of them may take; those used least recently make room."""
+
+
+def compile_or_reuse(file: Path, digest: str, options: Mapping[str, Any]) -> openvino.CompiledModel:
+    """The model in `file`, whose graph and weights have that digest, compiled for the CPU with these options.
+
+    Raises:
+        RuntimeError: OpenVINO does not take the model.
+    """
+    folder = cache_directory() / "openvino"
+    key = _digest(json.dumps([digest, openvino.__version__, processor_name(), dict(options)]).encode())[:32]
+    for path in folder.glob(f"{key}-*.blob"):
+        if (model := _reuse(path, key, options)) is not None:
+            return model
+        log.info("The compiled model %s cannot be used; it is made again.", path)
+    model = openvino.Core().compile_model(str(file), "CPU", options)
+    _keep(model, folder, key)
+    return model
+
+
+def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.CompiledModel | None:
+    """The model, whose weights stay in the file, mapped into memory; None where it is not whole or is refused."""
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="c")
+        if path.name != _name(key, content.data):
+            return None
+        model = openvino.Core().import_model(openvino.Tensor(content, shared_memory=True), "CPU", options)
+    except (OSError, ValueError, RuntimeError):  # ValueError: an empty file cannot be mapped
+        return None
+    model.content = content  # keeps the mapping as long as the model
+    with contextlib.suppress(OSError):  # a cache that can only be read
+        path.touch()  # see _make_room
+    return model
+
+
+def _keep(model: openvino.CompiledModel, folder: Path, key: str) -> None:
+    stream = io.BytesIO()
+    model.export_model(stream)
+    content = stream.getvalue()
+    try:
+        _make_room(folder, key, len(content))
+        write_whole(folder / _name(key, content), content)
+    except OSError as error:
+        log.info("The compiled model is not kept for the next time: %s", error)
+
+
+def _make_room(folder: Path, key: str, needed: int) -> None:
+    """Delete what the new model replaces, then the models used least recently."""
+    for path in folder.glob(f"{key}-*.blob"):
+        path.unlink(missing_ok=True)
+    found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.blob"))
+    total = sum(size for _, size, _ in found) + needed
+    for _, size, path in found:
+        if total <= MOST_BYTES:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+def _name(key: str, content: bytes | memoryview) -> str:
+    return f"{key}-{_digest(content)[:32]}.blob"
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,50 @@
+"""Sessions under load: bit-equal to use from one thread, and memory that does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perceiver_deploy import convert_bundle, export_model
+
+ROOT = Path(__file__).parents[2]
+SECONDS = float(os.environ.get("PERCEIVER_DEPLOY_SOAK_SECONDS", "600"))
+SHORT_SECONDS = 3.0
+WAYS = [(runtime, variant) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("soak") / "digits.bundle"
+    export_model("digits", path)
+    convert_bundle(path, precision="int8", calibration="digits")
+    return path
+
+
+def soak(bundle, runtime, variant, seconds):
+    command = [sys.executable, "-m", "tests.soak", bundle, runtime, variant, seconds]
+    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def check(result):
+    assert result["calls"] >= 16, result
+    assert result["differing"] == 0, result
+    assert result["growth"] <= 0.02, result
+
+
+@pytest.mark.parametrize(("runtime", "variant"), WAYS)
+def test_sixteen_threads_get_the_bits_of_one_thread_and_memory_stays(bundle, runtime, variant):
+    check(soak(bundle, runtime, variant, SHORT_SECONDS))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("runtime", "variant"), WAYS)
+def test_sixteen_threads_for_ten_minutes_get_the_bits_of_one_thread_and_memory_stays(bundle, runtime, variant):
+    check(soak(bundle, runtime, variant, SECONDS))
