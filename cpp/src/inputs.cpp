@@ -42,8 +42,8 @@ void check_array(const pd_tensor &array, const TensorSpec &spec) {
   const std::string_view expected = dtype_info(spec.dtype)->name;
   if (info == nullptr || info->dtype != spec.dtype) {
     throw InputError(concat("Input ", repr(spec.name), " has dtype ",
-                            info ? info->name : concat("number ", static_cast<int>(array.dtype)), "; expected ",
-                            expected, ". Convert it to ", expected, "."));
+                            info ? info->name : concat("number ", array.dtype), "; expected ", expected,
+                            ". Convert it to ", expected, "."));
   }
   if (array.rank != spec.shape.size()) {
     throw InputError(concat("Input ", repr(spec.name), " has ", array.rank, " dimensions ", shape_of(array),

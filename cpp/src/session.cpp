@@ -56,8 +56,7 @@ void check_output(const pd_tensor &tensor, const std::vector<TensorSpec> &specs,
   const std::string_view expected = dtype_info(spec->dtype)->name;
   if (tensor.dtype != spec->dtype) {
     throw InputError(concat("The memory for output ", repr(spec->name), " has dtype ",
-                            info ? info->name : concat("number ", static_cast<int>(tensor.dtype)), "; expected ",
-                            expected, "."));
+                            info ? info->name : concat("number ", tensor.dtype), "; expected ", expected, "."));
   }
   const std::vector<std::int64_t> shape = evaluate_shape(spec->shape, sizes);
   if (!std::equal(shape.begin(), shape.end(), tensor.shape, tensor.shape + tensor.rank)) {

@@ -25,14 +25,16 @@
 extern "C" {
 #endif
 
-typedef enum pd_status {
+typedef int32_t pd_status;
+enum {
   PD_OK = 0,
   PD_ERROR = 1,  /* a bundle or an input that cannot be used, or a failed run */
   PD_USAGE = 2,  /* an argument or an option that cannot be used */
   PD_MISSING = 5 /* onnxruntime, a provider or its hardware is not here */
-} pd_status;
+};
 
-typedef enum pd_dtype {
+typedef int32_t pd_dtype;
+enum {
   PD_FLOAT32 = 1,
   PD_FLOAT16 = 2,
   PD_INT64 = 3,
@@ -40,9 +42,10 @@ typedef enum pd_dtype {
   PD_INT16 = 5,
   PD_INT32 = 6,  /* no model takes it: it is here so that the error can name it */
   PD_FLOAT64 = 7 /* likewise */
-} pd_dtype;
+};
 
-typedef enum pd_side { PD_INPUT = 0, PD_OUTPUT = 1 } pd_side;
+typedef int32_t pd_side;
+enum { PD_INPUT = 0, PD_OUTPUT = 1 };
 
 typedef struct pd_options pd_options;
 typedef struct pd_session pd_session;
