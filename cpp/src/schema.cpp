@@ -41,7 +41,7 @@ class Validator {
       return check(definitions_.at(path.substr(path.rfind('/') + 1)), value, place);
     }
     if (const Json *any = keyword(schema, "anyOf")) return check_any(*any, value, place);
-    if (const Json *one = keyword(schema, "discriminator")) return check_tagged(*one, value, place);
+    if (keyword(schema, "discriminator") != nullptr) return check_tagged(schema, value, place);
     if (const Json *wanted = keyword(schema, "const")) {
       return value == *wanted ? Problem() : says(place, "Input should be " + literal(*wanted));
     }
@@ -88,22 +88,22 @@ class Validator {
     return type == "integer" ? "int" : type == "string" ? "str" : type;
   }
 
-  Problem check_tagged(const Json &discriminator, const Json &value, const std::string &place) const {
+  Problem check_tagged(const Json &schema, const Json &value, const std::string &place) const {
+    const Json &discriminator = schema.at("discriminator"), &mapping = discriminator.at("mapping");
     const auto &name = discriminator.at("propertyName").get_ref<const std::string &>();
-    const Json &mapping = discriminator.at("mapping");
     if (!value.is_object()) return says(place, "Input should be a valid dictionary or object to extract fields from");
     const Json *tag = keyword(value, name.c_str());
     if (tag == nullptr) return says(place, "Unable to extract tag using discriminator " + repr(name));
     const Json *chosen = tag->is_string() ? keyword(mapping, tag->get_ref<const std::string &>().c_str()) : nullptr;
-    if (chosen == nullptr) {
-      std::string tags;
-      for (const auto &[known, reference] : mapping.items())
-        tags += (tags.empty() ? "" : ", ") + repr(known);
-      const std::string found = tag->is_string() ? tag->get<std::string>() : tag->dump();
-      return says(place, concat("Input tag ", repr(found), " found using ", repr(name),
-                                " does not match any of the expected tags: ", tags));
-    }
-    return check(Json{{"$ref", *chosen}}, value, inside(place, tag->get<std::string>()));
+    if (chosen != nullptr) return check(Json{{"$ref", *chosen}}, value, inside(place, tag->get<std::string>()));
+    const std::string tags = joined(schema.at("oneOf"), [&](const Json &option) {
+      for (const auto &[known, reference] : mapping.items()) {
+        if (reference == option.at("$ref")) return repr(known);
+      }
+      return std::string();
+    });
+    return says(place, concat("Input tag ", repr(tag->is_string() ? tag->get<std::string>() : tag->dump()),
+                              " found using ", repr(name), " does not match any of the expected tags: ", tags));
   }
 
   Problem check_object(const Json &schema, const Json &value, const std::string &place) const {
