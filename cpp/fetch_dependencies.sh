@@ -13,18 +13,18 @@ if [ $# -ne 1 ]; then
     echo "usage: $0 FOLDER" >&2
     exit 2
 fi
-for tool in apt-get dpkg-deb; do
-    if ! command -v $tool > /dev/null; then
-        echo "$tool is not here: this script works on Debian. Elsewhere, set OnnxRuntime_ROOT (see docs/embedding.md)." >&2
-        exit 5
-    fi
-done
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 if [ "$(cat "$folder/complete" 2> /dev/null)" = "$PACKAGES" ]; then
     exit 0
 fi
 
+for tool in apt-get dpkg-deb; do
+    if ! command -v $tool > /dev/null; then
+        echo "$tool is not here: this script works on Debian. Elsewhere, set OnnxRuntime_ROOT (see docs/embedding.md)." >&2
+        exit 5
+    fi
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . /etc/os-release
