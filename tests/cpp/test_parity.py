@@ -66,7 +66,7 @@ class AsPython:
 
 @pytest.mark.parametrize("name", ["digits", "bytes", "flow"])
 def test_golden_samples_are_kept_within_the_bounds_of_the_manifest(name: str, tmp_path: Path, library: Library) -> None:
-    export_model(name, tmp_path / "bundle", validate=False)
+    export_model(name, tmp_path / "bundle")
     opened = Bundle.open(tmp_path / "bundle")
     assert opened.samples()
     with Session(library, opened.path, threads=1) as session:
