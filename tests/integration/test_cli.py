@@ -16,7 +16,20 @@ import onnx
 import pytest
 from PIL import Image
 
-VERBS = ("demo", "train", "export", "convert", "build", "validate", "benchmark", "run", "inspect", "data", "doctor")
+VERBS = (
+    "demo",
+    "train",
+    "export",
+    "convert",
+    "build",
+    "validate",
+    "benchmark",
+    "run",
+    "inspect",
+    "data",
+    "doctor",
+    "cpp-dir",
+)
 
 
 def call(*arguments, **kwargs):
