@@ -13,7 +13,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from perceiver_deploy import load
 from perceiver_deploy.bundle import Bundle
@@ -30,14 +30,14 @@ def make_server(bundle: str, port: int) -> ThreadingHTTPServer:
     session, labels = load(opened, threads=1), opened.manifest.labels
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802  (its name is http.server's)
+        def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
-            if length > LARGEST:
-                self._answer(413, {"error": f"The image has {length} bytes; expected at most {LARGEST}."})
+            if not 0 < length <= LARGEST:
+                self._answer(413, {"error": f"The image has {length} bytes; expected 1 to {LARGEST}."})
                 return
             try:
                 self._answer(200, classify(session, self.rfile.read(length), labels))
-            except (InputError, UnidentifiedImageError) as error:
+            except (InputError, OSError) as error:  # the latter is no image, or a truncated one
                 self._answer(400, {"error": str(error)})
 
         def _answer(self, status: int, document: object) -> None:
