@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <set>
 
 #include "dtypes.hpp"
 #include "error.hpp"
@@ -23,14 +22,14 @@ std::string shape_of(const pd_tensor &tensor) {
 }
 
 void check_names(const Tensors &inputs, const std::vector<TensorSpec> &specs) {
-  std::set<std::string_view> unknown, known;
-  for (const TensorSpec &spec : specs)
-    known.insert(spec.name);
+  std::string_view unknown;  // the first in the alphabet
   for (const pd_tensor &input : inputs) {
-    if (known.count(input.name) == 0) unknown.insert(input.name);
+    const std::string_view name = input.name;
+    const bool known = std::any_of(specs.begin(), specs.end(), [&](const auto &spec) { return spec.name == name; });
+    if (!known && (unknown.data() == nullptr || name < unknown)) unknown = name;
   }
-  if (!unknown.empty()) {
-    throw InputError(concat("There is no input ", repr(*unknown.begin()), ". The inputs are: ", names_of(specs), "."));
+  if (unknown.data() != nullptr) {
+    throw InputError(concat("There is no input ", repr(unknown), ". The inputs are: ", names_of(specs), "."));
   }
   for (const pd_tensor &input : inputs) {
     if (inputs.find(input.name) != &input) throw InputError(concat("Input ", repr(input.name), " is given twice."));
