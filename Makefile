@@ -7,16 +7,27 @@ EXTRAS := dev,rtx
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full data check schema tables clean
+.PHONY: demo test test-full test-cpp cpp data check schema tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
 
 test: data
-	$(BIN)/pytest -n 2 -m "not full"
+	$(BIN)/pytest -n 2 -m "not full" --ignore tests/cpp
 
-test-full: data
+# The C++ library: its own tests under sanitizers too, and its numbers and errors beside Python's.
+test-cpp: data cpp
+	$(BIN)/pytest -n 2 -m "not full" tests/cpp
+
+test-full: data cpp
 	$(BIN)/pytest
+
+# Builds the C++ library three times, with what it needs from Debian's packages and CMake, Ninja and g++ of the system.
+cpp:
+	sh cpp/fetch_dependencies.sh build/cpp/dependencies
+	cd cpp && for preset in release asan tsan; do \
+		cmake --preset $$preset > /dev/null && cmake --build --preset $$preset || exit 1; \
+	done
 
 # Files that data sets are made of, into the user's cache. Where they cannot be had, the tests that need them are
 # skipped; with CI set that is a failure.

@@ -19,6 +19,7 @@ _VERBS = (
     "inspect",
     "data",
     "doctor",
+    "cpp-dir",
 )
 
 
@@ -31,7 +32,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = importlib.import_module(f"perceiver_deploy.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"perceiver_deploy.cli.{cmd_name.replace('-', '_')}").command
         return command
 
 

@@ -29,6 +29,7 @@ VERBS = (
     "inspect",
     "data",
     "doctor",
+    "cpp-dir",
 )
 
 

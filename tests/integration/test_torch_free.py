@@ -91,6 +91,14 @@ def test_run_and_inspect_and_doctor_work(environment, bundle, tmp_path):
     assert extras["export"]["install"] == "pip install 'perceiver-deploy[export]'"
 
 
+def test_the_wheel_has_the_cpp_sources_and_says_where(environment, tmp_path):
+    result = call(environment, environment / "perceiver-deploy", "cpp-dir", tmp_path=tmp_path)
+    folder = Path(result.stdout.strip())
+    assert folder.is_relative_to(environment.parent)
+    assert (folder / "include/perceiver_deploy/perceiver_deploy.h").is_file()
+    assert (folder / "../bundle.schema.json").is_file()  # which the library is built with
+
+
 @pytest.mark.parametrize(
     ("arguments", "package"),
     [

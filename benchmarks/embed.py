@@ -1,0 +1,104 @@
+"""What does embedding cost: our C++ layer over bare onnxruntime, and C++ beside Python, on the shipped digits model?
+
+One image a call, one thread a run. Calls of the layer and of bare onnxruntime take turns in one process; starts of C++
+and Python take turns as processes of their own, from their beginning to the first output. Medians. Needs `make cpp`, 2
+cores and a minute. Writes results/embed.json.
+
+    python benchmarks/embed.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BUILD = ROOT / "build/cpp/release"
+RESULTS = Path(__file__).parent / "results" / "embed.json"
+ROUNDS = 9
+PYTHON_START = """
+import resource, sys, json
+import numpy as np
+from perceiver_deploy import load
+session = load(sys.argv[1], runtime="onnxruntime", threads=1)
+session.run({"pixel_values": np.full((1, 3, 8, 8), 0.5, np.float32)})
+print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
+"""
+PYTHON_THROUGHPUT = """
+import sys, threading, time, json
+import numpy as np
+from perceiver_deploy import load
+session, counts, end = load(sys.argv[1], runtime="onnxruntime", threads=1), [0, 0], time.monotonic() + 3
+def work(index):
+    pixels = np.full((1, 3, 8, 8), 0.5, np.float32)
+    while time.monotonic() < end:
+        session.run({"pixel_values": pixels})
+        counts[index] += 1
+threads = [threading.Thread(target=work, args=(index,)) for index in range(2)]
+start = time.monotonic()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps({"runs_per_second": sum(counts) / (time.monotonic() - start)}))
+"""
+
+
+def main() -> None:
+    """Measure, and write the results."""
+    from perceiver_deploy import export_model
+    from perceiver_deploy.evaluate.environment import describe_environment
+    from perceiver_deploy.runtimes.native import onnxruntime_library
+
+    os.environ["PERCEIVER_DEPLOY_ONNXRUNTIME"] = str(onnxruntime_library())
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "digits.bundle"
+        export_model("digits", bundle, validate=False)
+        stripped = Path(folder) / "stripped.so"
+        subprocess.run(["strip", BUILD / "libperceiver_deploy.so", "-o", stripped], check=True)  # noqa: S603, S607
+        cpp, python = BUILD / "tests/measure", [sys.executable, "-c"]
+        overheads = [run(cpp, "overhead", bundle) for _ in range(ROUNDS)]
+        starts: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
+        speeds: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
+        for _ in range(ROUNDS):
+            starts["cpp"].append(run(cpp, "start", bundle))
+            starts["python"].append(run(*python, PYTHON_START, bundle))
+            speeds["cpp"].append(run(cpp, "throughput", bundle))
+            speeds["python"].append(run(*python, PYTHON_THROUGHPUT, bundle))
+        document = {
+            "environment": describe_environment(),
+            "load_average": os.getloadavg(),
+            "overhead": {**summary(overheads), "per_call_us": statistics.median(map(added, overheads))},
+            "start": {name: summary(runs) for name, runs in starts.items()},
+            "two_threads": {name: summary(runs) for name, runs in speeds.items()},
+            "stripped_library_bytes": stripped.stat().st_size,
+        }
+    document["overhead"]["share"] = document["overhead"]["per_call_us"] / document["overhead"]["bare_us"]
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=2))
+
+
+def run(*command: str | Path) -> dict[str, float]:
+    """What a program prints, and the seconds from its start to its end."""
+    start = time.monotonic()
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    return {**json.loads(output), "process_s": time.monotonic() - start}
+
+
+def added(figures: dict[str, float]) -> float:
+    """Microseconds that our layer adds to a call."""
+    return figures["ours_us"] - figures["bare_us"]
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Median of each figure."""
+    return {name: statistics.median(figures[name] for figures in runs) for name in runs[0]}
+
+
+if __name__ == "__main__":
+    main()

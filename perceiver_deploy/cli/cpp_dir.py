@@ -1,0 +1,28 @@
+"""`perceiver-deploy cpp-dir`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from perceiver_deploy.cli.verb import Outcome, Verb
+
+
+@click.command(
+    "cpp-dir",
+    cls=Verb,
+    short_help="Show where the C++ library's sources are.",
+    extra="cpu",
+    example='cmake -S "$(perceiver-deploy cpp-dir)" -B build',
+)
+@click.option("--onnxruntime", is_flag=True, help="Print the library file of the installed onnxruntime instead.")
+def command(onnxruntime: bool) -> Outcome:
+    """Show the folder with the C++ library's headers, sources, CMake files and examples.
+
+    `--onnxruntime` prints the library that C++ programs can load: put it in PERCEIVER_DEPLOY_ONNXRUNTIME.
+    """
+    from perceiver_deploy.runtimes.native import cpp_directory, onnxruntime_library
+
+    found: Path = onnxruntime_library() if onnxruntime else cpp_directory()
+    return Outcome(str(found), lambda console: console.print(str(found)))
