@@ -72,20 +72,13 @@ def main() -> None:
 def export(folder: Path) -> None:
     """Write the model in every form."""
     import onnx_ir as ir
-    import torch
-    import transformers
-    from full_size_parity import CONFIGURATIONS, perturb
-    from transformers.models.perceiver import modeling_perceiver
+    from peers.huggingface import random_model
 
     from perceiver_deploy.export.options import GraphOptions
     from perceiver_deploy.export.trace import trace_model
     from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 
-    torch.manual_seed(0)
-    config = transformers.PerceiverConfig(**CONFIGURATIONS["PerceiverForOpticalFlow"])
-    reference = modeling_perceiver.PerceiverForOpticalFlow(config)
-    perturb(reference)
-    reference.save_pretrained(folder / "checkpoint")
+    random_model("PerceiverForOpticalFlow").save_pretrained(folder / "checkpoint")
     model = load_checkpoint(folder / "checkpoint").eval()
     for form, options in FORMS.items():
         ir.save(trace_model(model, model.signature, GraphOptions(**options)), folder / f"{form}.onnx")

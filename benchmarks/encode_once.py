@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from full_size_parity import CONFIGURATIONS, make_inputs, perturb, reference_outputs
+from full_size_parity import make_inputs
+from peers.huggingface import random_model, reference_outputs
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -41,9 +41,7 @@ RUN_CHUNKS = (0, 40, 83, 127)
 
 def main() -> None:
     """Count, run and compare."""
-    torch.manual_seed(0)
-    reference = transformers.PerceiverForMultimodalAutoencoding(transformers.PerceiverConfig(**CONFIGURATIONS[NAME]))
-    perturb(reference.eval())
+    reference = random_model(NAME)
     clip = {name: make_inputs(NAME)[name] for name in ("image", "audio", "label")}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, path = Path(folder) / "checkpoint", Path(folder) / "bundle"
