@@ -15,6 +15,7 @@ from perceiver_deploy.errors import ExportError, requires
 from perceiver_deploy.export.flops import flops_by_node
 from perceiver_deploy.export.graph_files import external_above, write_graph
 from perceiver_deploy.export.origin import module_of, stated_axes
+from perceiver_deploy.export.pair_placement import LAYOUT, hoist_pairs
 from perceiver_deploy.manifest import opt_sizes
 
 with requires("cpu", "Quantising"):
@@ -225,6 +226,7 @@ def _with_pairs(
         if node.op_type == _DEQUANTIZE:
             _describe_pair(node)
             _give_others_the_original(node, model, left)
+    hoist_pairs(quantized)
     return quantized
 
 
@@ -281,4 +283,6 @@ def _is_weight(operand: ir.Value | None) -> bool:
 
 def _is_dequantized(operand: ir.Value | None) -> bool:
     producer = None if operand is None else operand.producer()
+    while producer is not None and producer.op_type in LAYOUT:
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
     return producer is not None and producer.op_type == _DEQUANTIZE
