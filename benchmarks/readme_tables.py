@@ -110,6 +110,45 @@ def latency_cell(latency: dict[str, Any] | None, eager: dict[str, Any]) -> str:
     return f"{median:.2f} s, {eager['median'] / median:.2f}x, {latency['peak_bytes'] / 1e9:.1f} GB"
 
 
+def cpu_peers(document: dict[str, Any]) -> str:
+    """Our fastest float32 and INT8 on the CPU beside eager and the fastest peer, and how near INT8 is to its limit."""
+    header = ["model", "eager", "ours, fp32", "ours, INT8", "fastest peer", "INT8's matrix products alone", "memory"]
+    lines = []
+    for model, found in document["models"].items():
+        right = {name: row for name, row in found["candidates"].items() if row["right"]}
+        eager = right["eager"]
+        ours = {name: row for name, row in right.items() if name.startswith("perceiver-deploy")}
+        peers = {name: row for name, row in right.items() if name not in ours and name != "eager"}
+        fp32, int8 = (
+            min(
+                (item for item in ours.items() if item[1]["precision"] == precision), key=lambda item: item[1]["median"]
+            )
+            for precision in ("fp32", "int8")
+        )
+        peer = min(peers.items(), key=lambda item: item[1]["median"], default=None)
+        limit = found["limits"].get("int8")
+        lines.append(
+            [
+                model,
+                f"{1000 * eager['median']:,.1f} ms",
+                cpu_cell(*fp32, eager),
+                cpu_cell(*int8, eager),
+                cpu_cell(*peer, eager) if peer else "",
+                f"{1000 * limit['seconds']:,.0f} ms, {limit['seconds'] / int8[1]['median']:.0%} of INT8's time"
+                if limit
+                else "",
+                f"{int8[1]['peak_bytes'] / eager['peak_bytes']:.2f}",
+            ]
+        )
+    return table(header, lines)
+
+
+def cpu_cell(name: str, row: dict[str, Any], eager: dict[str, Any]) -> str:
+    """Milliseconds, speed-up, and what it is."""
+    what = name.removeprefix("perceiver-deploy ")
+    return f"{1000 * row['median']:,.1f} ms, {eager['median'] / row['median']:.2f}x ({what})"
+
+
 def trained() -> str:
     """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
     header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]

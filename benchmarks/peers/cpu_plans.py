@@ -39,8 +39,8 @@ class Shipped:
     rounds: int = 300
 
 
-def _faster(factor: float) -> tuple[Target, ...]:
-    return (Target("int8 speed-up", factor),)
+_FOUR_TIMES = (Target("int8 speed-up", 4.0),)
+_FOUR_TIMES_BY_ANY = (Target("best speed-up", 4.0),)
 
 
 MODELS: dict[str, FullSize | Shipped] = {
@@ -52,10 +52,10 @@ MODELS: dict[str, FullSize | Shipped] = {
             Target("int8 limit over int8 seconds", 0.85),
         ),
     ),
-    "language": FullSize("language", _faster(4.0)),
-    "language-256": FullSize("language-256", _faster(4.0)),
-    "learned": FullSize("learned", _faster(4.0)),
-    "conv": FullSize("conv", _faster(4.0)),
+    "language": FullSize("language", _FOUR_TIMES),
+    "language-256": FullSize("language-256", _FOUR_TIMES),
+    "learned": FullSize("learned", _FOUR_TIMES),
+    "conv": FullSize("conv", _FOUR_TIMES),
     "flow": FullSize(
         "flow",
         (Target("int8 speed-up", 8.0), Target("int8 peak memory over eager's", 1 / 3, at_least=False)),
@@ -63,6 +63,6 @@ MODELS: dict[str, FullSize | Shipped] = {
         fresh=True,
         calibration=1,
     ),
-    "digits": Shipped("digits", "digits", _faster(4.0)),
-    "sentiment": Shipped("sentiment", "sentiment", _faster(4.0)),
+    "digits": Shipped("digits", "digits", _FOUR_TIMES_BY_ANY),
+    "sentiment": Shipped("sentiment", "sentiment", _FOUR_TIMES_BY_ANY),
 }
