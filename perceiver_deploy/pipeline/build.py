@@ -152,7 +152,7 @@ def _source(bundle: Bundle, variant: str, stage: StageName, family: Family) -> s
         )
     if stage not in chosen.files:
         raise BundleError(
-            f"Variant {variant!r} has the stages {', '.join(chosen.files)}, not {stage!r}. Give one of those with --stage, "
+            f"Variant {variant!r} has the stages {', '.join(chosen.files)}, not {stage!r}. Choose one with --stage, "
             "or export the checkpoint again with: --split"
         )
     return chosen.files[stage]
