@@ -18,8 +18,8 @@ from typing import Any
 from perceiver_deploy.cache import cache_directory
 from perceiver_deploy.errors import ExportError, UsageError, requires
 from perceiver_deploy.export.builder_log import BuilderLog, builder_log, readable_reason
-from perceiver_deploy.export.profiles import Profile
 from perceiver_deploy.runtimes.gpu import require_gpu
+from perceiver_deploy.runtimes.profiles import Profile
 from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, Family
 
 ComputeCapability = tuple[int, int]

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from perceiver_deploy.cache import cache_directory, make_room, write_whole
 from perceiver_deploy.export.engine import BuildOptions, BuiltEngine, build_engine_bytes, load_builder
-from perceiver_deploy.export.profiles import Profile
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.gpu import find_gpus
+from perceiver_deploy.runtimes.profiles import Profile
 from perceiver_deploy.runtimes.tensorrt_families import Family
 
 MOST_BYTES = 8 << 30

@@ -16,12 +16,12 @@ from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.export.engine import BuildOptions, capability_text, parse_compute_capability
 from perceiver_deploy.export.engine_cache import build_or_reuse
 from perceiver_deploy.export.fusibility import FUSED
-from perceiver_deploy.export.profiles import Profile, Sizes, input_profile, parse_shapes
 from perceiver_deploy.manifest import Engine, StageName
 from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.gpu import driver_version, require_gpu
 from perceiver_deploy.runtimes.gpu_runtimes import reads_variants_for
+from perceiver_deploy.runtimes.profiles import Profile, Sizes, input_profile, parse_shapes
 from perceiver_deploy.runtimes.tensorrt_families import Family, engine_family
 
 DEFAULT_CAPABILITY = "8.9"
@@ -75,7 +75,7 @@ def build_engine(
         variant: the variant to compile; its precision is the engine's.
         stage: the stage to compile.
         shapes: sizes of axes, as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE`; an axis given several times makes as many profiles;
-            see `export.profiles.parse_shapes`.
+            see `runtimes.profiles.parse_shapes`.
         compute_capabilities: GPUs that an engine of TensorRT-RTX shall run on, by default `8.9` alone.
         refit: let weights be replaced later; needs a GPU, also with TensorRT-RTX.
         strip_weights: leave the weights out; they are put in from the variant's ONNX file when the engine is loaded.

@@ -159,6 +159,29 @@ def read_side_car(bundle: Bundle, name: str) -> SideCar:
         ) from None
 
 
+def find_engine(bundle: Bundle, runtime: str, variant: str, stage: str) -> str | None:
+    """Name of the bundle's engine for a runtime, variant and stage, the last that was built, or None."""
+    for name, engine in reversed(bundle.manifest.engines.items()):
+        if (engine.variant, engine.stage) == (variant, stage) and read_side_car(bundle, name).engine == runtime:
+            return name
+    return None
+
+
+def engine_of(bundle: Bundle, runtime: str, variant: str, stage: str) -> str:
+    """As `find_engine`.
+
+    Raises:
+        BundleError: there is none; says how to build it.
+    """
+    if (name := find_engine(bundle, runtime, variant, stage)) is not None:
+        return name
+    raise BundleError(
+        f"{bundle.path} has no {runtime} engine of variant {variant!r}, stage {stage!r}. "
+        f"Build one with: perceiver-deploy build {bundle.path} --engine {runtime} --variant {variant}"
+        f"{'' if stage == 'full' else f' --stage {stage}'}"
+    )
+
+
 def require_loadable(side_car: SideCar, family: Family, machine: Machine, bundle: str, name: str) -> None:
     """Refuse an engine that was built for something else, with the command that builds it for this machine.
 

@@ -19,7 +19,7 @@ from perceiver_deploy.export.engine import (
     load_builder,
     parse_compute_capability,
 )
-from perceiver_deploy.export.profiles import InputShapes, Profile
+from perceiver_deploy.runtimes.profiles import InputShapes, Profile
 from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
