@@ -6,7 +6,8 @@ is needed, and nothing is run. Writes results/engines.json after each engine; ro
 
     python benchmarks/engines.py [MODEL ...] [--again]
 
-Models: names of shipped checkpoints, fourier, learned, conv, language, flow, multimodal (the default: all).
+Models: names of shipped checkpoints, full-fourier, full-conv, full-language, full-flow, full-learned, full-multimodal
+(the default: all).
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ RESULTS = Path(__file__).parent / "results" / "engines.json"
 CAPABILITIES = ["8.6", "8.9", "12.0"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 FULL_SIZE = {
-    "fourier": "PerceiverForImageClassificationFourier",
-    "conv": "PerceiverForImageClassificationConvProcessing",
-    "language": "PerceiverForMaskedLM",
-    "flow": "PerceiverForOpticalFlow",
-    "learned": "PerceiverForImageClassificationLearned",
-    "multimodal": "PerceiverForMultimodalAutoencoding",
+    "full-fourier": "PerceiverForImageClassificationFourier",
+    "full-conv": "PerceiverForImageClassificationConvProcessing",
+    "full-language": "PerceiverForMaskedLM",
+    "full-flow": "PerceiverForOpticalFlow",
+    "full-learned": "PerceiverForImageClassificationLearned",
+    "full-multimodal": "PerceiverForMultimodalAutoencoding",
 }
 CALIBRATION_SAMPLES = 2
 """The ranges of a model without meaning decide nothing here."""

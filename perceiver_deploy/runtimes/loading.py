@@ -28,7 +28,7 @@ def installed_runtimes() -> list[RuntimeName]:
 
 
 def runtimes_here(bundle: Bundle, variant: str) -> list[str]:
-    """Runtimes that can execute a variant on this machine: of the CPU, and of a GPU, with an engine where one is needed."""
+    """Runtimes that can execute a variant here, on the CPU or on a GPU, with an engine where one is needed."""
     suited, files = set(bundle.variant(variant).runtimes), bundle.variant(variant).files
     found: list[str] = [name for name in installed_runtimes() if name in suited]
     if find_gpus().problem is not None:
