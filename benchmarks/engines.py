@@ -27,7 +27,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.manifest import Precision, opt_sizes
+from perceiver_deploy.manifest import Precision
 from perceiver_deploy.model.checkpoints.huggingface_config import convert_config
 from perceiver_deploy.model.checkpoints.loading import shipped_names
 from perceiver_deploy.model.perceiver import build_model
@@ -44,7 +44,8 @@ FULL_SIZE = {
     "full-multimodal": "PerceiverForMultimodalAutoencoding",
 }
 CALIBRATION_SAMPLES = 2
-"""The ranges of a model without meaning decide nothing here."""
+CALIBRATION_SIZE = 64
+"""Few and small: the ranges of a model without meaning decide nothing here."""
 
 
 def main() -> None:
@@ -79,7 +80,12 @@ def export(model: str, folder: Path) -> Path:
     config = convert_config({**CONFIGURATIONS[name], "architectures": [name]}, Path())
     full = build_model(config)
     export_model(full, bundle, validate=False)
-    sizes = {**opt_sizes(full.signature.axes), "batch": CALIBRATION_SAMPLES}
+    sizes = {
+        name: axis.multiple_of
+        * max(1, axis.min // axis.multiple_of, min(axis.opt, CALIBRATION_SIZE) // axis.multiple_of)
+        for name, axis in full.signature.axes.items()
+    }
+    sizes["batch"] = CALIBRATION_SAMPLES
     inputs = make_inputs(full.signature, Case("calibration", sizes), config.preprocessing)
     np.savez(folder / "calibration.npz", **inputs)  # type: ignore[arg-type]
     return bundle

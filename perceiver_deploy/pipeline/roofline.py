@@ -79,7 +79,7 @@ class Bound:
 
     @property
     def limit(self) -> str:
-        """ "compute" or "memory"."""
+        """What the larger one is of: `compute` or `memory`."""
         return "compute" if self.compute_seconds >= self.memory_seconds else "memory"
 
     def to_json(self) -> dict[str, Any]:
