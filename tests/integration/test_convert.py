@@ -15,7 +15,8 @@ from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.data.metrics import TOP1, measure
 from perceiver_deploy.errors import BundleError, ExportError, InputError, UsageError
 from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.export.quantize import count_quantized, quantize_int8
+from perceiver_deploy.export.quantization_report import count_quantized
+from perceiver_deploy.export.quantize import quantize_int8
 from perceiver_deploy.export.ranges import read_ranges
 from perceiver_deploy.manifest import Signature
 from tests.factories import KINDS
@@ -162,6 +163,20 @@ def test_ranges_are_kept_in_the_bundle_and_used_again_only_where_graph_data_and_
     assert {name: ranges.method for name, ranges in kept.items()} == {"int8": "percentile", "int8-cpu": "minmax"}
     for name, before in kept["int8-cpu"].tensors.items():
         assert before.threshold == max(-before.low, before.high) >= kept["int8"].tensors[name].threshold > 0
+
+
+def test_kept_ranges_of_another_version_are_measured_again_with_a_warning(digits, tmp_path, caplog):
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    with changed_bundle(bundle) as (staging, opened):
+        old = json.loads(opened.file("calibration/int8.json").read_text())
+        for found in old["tensors"].values():
+            del found["vanishing"]
+        staging.path("calibration/int8.json").write_text(json.dumps(old))
+        staging.finish(opened.manifest)
+    convert_bundle(bundle, calibration="digits", force=True)
+    assert "does not hold ranges" in caplog.text
+    assert all(0 <= found.vanishing <= 1 for found in read_ranges(bundle / "calibration/int8.json").tensors.values())
 
 
 def test_given_ranges_give_the_same_graph_and_are_refused_for_other_data_method_or_graph(digits, tmp_path):
