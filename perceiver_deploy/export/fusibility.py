@@ -17,14 +17,13 @@ import onnx_ir as ir
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.attention_match import Attention, find_attentions
 from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at
-from perceiver_deploy.export.options import GraphOptions
+from perceiver_deploy.export.options import FUSED, GraphOptions
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.passes.fused_attention import ATTENTION_OPSET
 from perceiver_deploy.export.passes.padded_heads import HEAD_MOST, HEAD_MULTIPLE
 from perceiver_deploy.manifest import Axis, RuntimeName, opt_sizes
 
 PLAIN = "plain operators"
-FUSED = "fused"
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 

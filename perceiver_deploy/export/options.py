@@ -14,6 +14,9 @@ REWRITES = "perceiver_deploy.rewrites"
 AXES = "perceiver_deploy.axes"
 """Metadata of an exported model: min, opt, max and multiple_of of each axis by name, as JSON."""
 
+FUSED = "fused"
+"""What is said of an attention that an engine computes as one kernel; anything else is why not."""
+
 AttentionForm = Literal["portable", "onnxruntime", "opset23"]
 """How an attention is written: in plain operators, as onnxruntime's own operator, or as `Attention` of opset 23."""
 

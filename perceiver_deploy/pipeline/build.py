@@ -15,7 +15,7 @@ from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.export.engine import BuildOptions, capability_text, parse_compute_capability
 from perceiver_deploy.export.engine_cache import build_or_reuse
-from perceiver_deploy.export.fusibility import FUSED
+from perceiver_deploy.export.options import FUSED
 from perceiver_deploy.manifest import Engine, StageName
 from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.progress import log
