@@ -16,6 +16,8 @@ from typing import Any
 
 # TensorRT looks for a GPU whenever it reports an error, and reports that it has found none.
 _NO_GPU = "catchCudaError"
+# Said of every input of int64, which is what our graphs mean.
+_INT64 = "has Int64 binding"
 _REASONS = (
     re.compile(r'&& "(.+?)"', re.DOTALL),
     re.compile(r"Error Code \d+: [^(]*\((?:\[[^]]*] )?(.+?)\.? In \w+ at ", re.DOTALL),
@@ -44,7 +46,7 @@ class BuilderLog(logging.Handler):
         if record.levelno >= logging.ERROR:
             self.errors += [text] if _NO_GPU not in text else []
         elif record.levelno >= logging.WARNING:
-            self.warnings.append(text)
+            self.warnings += [text] if _INT64 not in text else []
         elif text.startswith("Layers:"):
             self._layers = text
         elif match := _ACTIVATIONS.match(text):

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.manifest import RuntimeName
 from perceiver_deploy.runtimes.gpu import find_gpus
-from perceiver_deploy.runtimes.shared_libraries import load_with_dependencies
+from perceiver_deploy.runtimes.shared_libraries import missing_dependencies
 from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
 
 GpuRuntime = Literal["onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx", "tensorrt", "tensorrt-rtx"]
@@ -78,11 +78,7 @@ def _builtin(runtime: GpuRuntime, library: str) -> list[str]:
             f"the installed onnxruntime {onnxruntime.__version__} has no {provider}: pip uninstall onnxruntime, then "
             "pip install 'perceiver-deploy[cuda]'"
         ]
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    for name in ("libonnxruntime_providers_shared.so", library):
-        if (missing := load_with_dependencies(folder / name)) is not None:
-            return [missing]
-    return []
+    return missing_dependencies(Path(onnxruntime.__file__).parent / "capi" / library)
 
 
 def _plugin() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -202,22 +203,23 @@ class LoadedEngine:
             log.info("The kernels of the engine are not kept for the next time: %s", error)
 
 
+@functools.cache
 def _logger(module: Any) -> Any:
-    """What TensorRT says, at its levels, in our log; the last error is for messages."""
+    """What TensorRT says, at its levels, in our log; the last error is for messages. It takes one logger a process."""
 
     class Messages(module.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._errors: list[str] = []
+            self._last = "no reason is given"
 
         def log(self, severity: Any, text: str) -> None:
             if severity <= module.ILogger.Severity.ERROR:
-                self._errors.append(text)
+                self._last = " ".join(text.split())
             level = log.warning if severity <= module.ILogger.Severity.WARNING else log.debug
             level("%s", text)
 
         def last_error(self) -> str:
-            return " ".join(self._errors[-1].split()) if self._errors else "no reason is given"
+            return self._last
 
     return Messages()
 

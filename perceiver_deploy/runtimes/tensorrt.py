@@ -71,7 +71,9 @@ class TensorRTSession(Session):
         with self._in_use(), self._lock, on_device(self.settings.gpu):
             stream = self._engine.stream.handle
             borrowed = {name: borrow(name, tensor, CUDA, self.settings.gpu, stream) for name, tensor in inputs.items()}
-            check_inputs({name: _stand_in(tensor) for name, tensor in borrowed.items()}, self.inputs, self.axes)
+            least = {spec.name: spec.minimum or 0 for spec in self.inputs}
+            stand_ins = {name: _stand_in(tensor, least.get(name, 0)) for name, tensor in borrowed.items()}
+            check_inputs(stand_ins, self.inputs, self.axes)
             return self._engine.run_borrowed(borrowed, self.settings.gpu)
 
     def _execute(self, inputs: Arrays) -> Arrays:
@@ -88,6 +90,6 @@ class TensorRTSession(Session):
             self._engine.close()
 
 
-def _stand_in(tensor: Borrowed) -> np.ndarray[Any, Any]:
-    """An array of that shape and dtype that takes no memory."""
-    return np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)
+def _stand_in(tensor: Borrowed, value: int) -> np.ndarray[Any, Any]:
+    """An array of that shape and dtype, full of one value, that takes no memory."""
+    return np.broadcast_to(np.array(value, tensor.dtype), tensor.shape)
