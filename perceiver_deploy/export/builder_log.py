@@ -33,12 +33,14 @@ class BuilderLog(logging.Handler):
         super().__init__()
         self.warnings: list[str] = []
         self.errors: list[str] = []
+        self._lines: list[str] = []
         self._layers = ""
         self._activation_bytes: list[int] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is of use; the whole log of a large model has 80,000 lines."""
+        """Keep the message, and what it tells apart."""
         text = record.getMessage()
+        self._lines.append(f"[{record.levelname}] {text}")
         if record.levelno >= logging.ERROR:
             self.errors += [text] if _NO_GPU not in text else []
         elif record.levelno >= logging.WARNING:
@@ -47,6 +49,10 @@ class BuilderLog(logging.Handler):
             self._layers = text
         elif match := _ACTIVATIONS.match(text):
             self._activation_bytes.append(int(match[1]))
+
+    def text(self) -> str:
+        """The whole log; that of a large model has 80,000 lines."""
+        return "\n".join(self._lines) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """Layers by type, inputs of the matrix multiplications by dtype, memory reserved at the largest shapes.
