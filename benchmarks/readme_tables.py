@@ -1,4 +1,4 @@
-"""Write the README's tables from the figures in results/ and beside the shipped checkpoints.
+"""Write the tables of README and docs from the figures in results/ and beside the shipped checkpoints.
 
 With --check, say whether they agree instead.
 
@@ -18,7 +18,8 @@ from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.model.checkpoints.loading import SHIPPED, shipped_names
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "embedding.md")
 
 
 def digits(document: dict[str, Any]) -> str:
@@ -149,6 +150,36 @@ def cpu_cell(name: str, row: dict[str, Any], eager: dict[str, Any]) -> str:
     return f"{1000 * row['median']:,.1f} ms, {eager['median'] / row['median']:.2f}x ({what})"
 
 
+def embed(document: dict[str, Any]) -> str:
+    """What embedding costs in C++ and in Python."""
+    start, speed, overhead = document["start"], document["two_threads"], document["overhead"]
+    wheel = document["wheel"]
+    sides = ("cpp", "python")
+    rows = [
+        [
+            "from the start of the process to its end, with one output",
+            *(f"{1000 * start[side]['process_s']:.0f} ms" for side in sides),
+        ],
+        ["of that: until the import is done", "", f"{1000 * wheel['import_s']:.0f} ms"],
+        ["peak memory", *(f"{start[side]['peak_mb']:.0f} MB" for side in sides)],
+        [
+            "two threads share a session",
+            *(f"{speed[side]['runs_per_second']:,.0f} runs/s" for side in sides),
+        ],
+        [
+            "added to a call of bare onnxruntime",
+            f"{overhead['per_call_us']:.1f} us of {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
+            "",
+        ],
+        [
+            "size",
+            f"library, stripped: {document['stripped_library_bytes'] / 1e6:.2f} MB",
+            f"wheel: {wheel['bytes'] / 1e6:.1f} MB; with all of its extra `cpu`: {wheel['installed_bytes'] / 1e6:,.0f} MB",
+        ],
+    ]
+    return table(["", "C++", "Python"], rows)
+
+
 def trained() -> str:
     """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
     header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
@@ -186,6 +217,7 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
 
 TABLES: dict[str, Callable[[], str]] = {
     "digits": from_results("digits/benchmark.json", digits),
+    "embed": from_results("embed.json", embed),
     "trained": trained,
     "graph_flops": from_results("graph_flops.json", graph_flops),
     "export_peers": from_results("export_peers.json", export_peers),
@@ -193,25 +225,30 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def render(text: str) -> str:
-    """The README with every table made anew."""
+def render(texts: dict[Path, str]) -> dict[Path, str]:
+    """The pages with every table made anew; each has its place in one of them."""
     for name, make in TABLES.items():
         content = make()
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(pattern, lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text, flags=re.DOTALL)
-        if count != 1:
-            sys.exit(f"README.md has {count} places for table {name!r}, expected 1")
-    return text
+        places = 0
+        for page, text in texts.items():
+            texts[page], count = re.subn(
+                pattern, lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text, flags=re.DOTALL
+            )
+            places += count
+        if places != 1:
+            sys.exit(f"{', '.join(page.name for page in texts)} have {places} places for table {name!r}, expected 1")
+    return texts
 
 
 def main() -> None:
     """Write, or check."""
-    text = README.read_text(encoding="utf-8")
-    made = render(text)
-    if "--check" not in sys.argv:
-        README.write_text(made, encoding="utf-8")
-    elif made != text:
-        sys.exit("README.md does not agree with benchmarks/results/; run: make tables")
+    before = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for page, made in render(dict(before)).items():
+        if "--check" not in sys.argv:
+            page.write_text(made, encoding="utf-8")
+        elif made != before[page]:
+            sys.exit(f"{page.name} does not agree with benchmarks/results/; run: make tables")
 
 
 if __name__ == "__main__":
