@@ -36,7 +36,7 @@ test-gpu: $(STAMP)
 
 # Builds the C++ library three times, with what it needs from Debian's packages and CMake, Ninja and g++ of the system.
 cpp:
-	sh cpp/fetch_dependencies.sh build/cpp/dependencies
+	sh cpp/fetch_dependencies.sh build/cpp/dependencies forky # its headers of onnxruntime know plugins
 	cd cpp && for preset in release asan tsan; do \
 		cmake --preset $$preset > /dev/null && cmake --build --preset $$preset || exit 1; \
 	done

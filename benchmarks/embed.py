@@ -1,8 +1,9 @@
 """What does embedding cost: our C++ layer over bare onnxruntime, and C++ beside Python, on the shipped digits model?
 
 One image a call, one thread a run. Calls of the layer and of bare onnxruntime take turns in one process; starts of C++
-and Python take turns as processes of their own, from their beginning to the first output. Medians. Needs `make cpp`, 2
-cores and a minute. Writes results/embed.json.
+and Python take turns as processes of their own, from their beginning to the first output. Medians. Python is an
+environment that has the wheel with its extra `cpu` and nothing else, made from the package index. Needs `make cpp`, 2
+cores and three minutes. Writes results/embed.json.
 
     python benchmarks/embed.py
 """
@@ -30,6 +31,14 @@ from perceiver_deploy import load
 session = load(sys.argv[1], runtime="onnxruntime", threads=1)
 session.run({"pixel_values": np.full((1, 3, 8, 8), 0.5, np.float32)})
 print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
+"""
+PYTHON_IMPORT = """
+import sys, time, json
+start = time.perf_counter()
+from perceiver_deploy import load
+seconds = time.perf_counter() - start
+assert not {"torch", "onnxruntime", "openvino"} & set(sys.modules)
+print(json.dumps({"import_s": seconds}))
 """
 PYTHON_THROUGHPUT = """
 import sys, threading, time, json
@@ -61,13 +70,16 @@ def main() -> None:
         export_model("digits", bundle, validate=False)
         stripped = Path(folder) / "stripped.so"
         subprocess.run(["strip", BUILD / "libperceiver_deploy.so", "-o", stripped], check=True)  # noqa: S603, S607
-        cpp, python = BUILD / "tests/measure", [sys.executable, "-c"]
+        wheel, interpreter = empty_environment(Path(folder))
+        cpp, python = BUILD / "tests/measure", [interpreter, "-I", "-c"]
         overheads = [run(cpp, "overhead", bundle) for _ in range(ROUNDS)]
         starts: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
         speeds: dict[str, list[dict[str, float]]] = {"cpp": [], "python": []}
+        imports = []
         for _ in range(ROUNDS):
             starts["cpp"].append(run(cpp, "start", bundle))
             starts["python"].append(run(*python, PYTHON_START, bundle))
+            imports.append(run(*python, PYTHON_IMPORT))
             speeds["cpp"].append(run(cpp, "throughput", bundle))
             speeds["python"].append(run(*python, PYTHON_THROUGHPUT, bundle))
         document = {
@@ -77,10 +89,47 @@ def main() -> None:
             "start": {name: summary(runs) for name, runs in starts.items()},
             "two_threads": {name: summary(runs) for name, runs in speeds.items()},
             "stripped_library_bytes": stripped.stat().st_size,
+            "wheel": {
+                "bytes": wheel.stat().st_size,
+                "installed_bytes": installed_bytes(interpreter),
+                "packages": packages(interpreter),
+                **summary(imports),
+            },
         }
     document["overhead"]["share"] = document["overhead"]["per_call_us"] / document["overhead"]["bare_us"]
     RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=2))
+
+
+def empty_environment(folder: Path) -> tuple[Path, Path]:
+    """Our wheel, and the Python of an environment with it and its extra `cpu`."""
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
+    subprocess.run(build, check=True, capture_output=True)  # noqa: S603
+    wheel = next(folder.glob("*.whl"))
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)  # noqa: S603
+    python = folder / "venv/bin/python"
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[cpu]"]
+    subprocess.run(install, check=True, capture_output=True)  # noqa: S603
+    return wheel, python
+
+
+def packages(python: Path) -> list[str]:
+    """Names and versions of what is installed beside pip."""
+    command = [python, "-m", "pip", "list", "--format=json"]
+    listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603
+    return [f"{item['name']} {item['version']}" for item in listed if item["name"] not in ("pip", "setuptools")]
+
+
+def installed_bytes(python: Path) -> int:
+    """Bytes of everything in the environment but pip, setuptools and compiled modules of Python."""
+    site = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    return sum(
+        path.stat().st_size
+        for folder in site.iterdir()
+        if not folder.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack"))
+        for path in ([folder] if folder.is_file() else folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    )
 
 
 def run(*command: str | Path) -> dict[str, float]:

@@ -176,6 +176,36 @@ def cpu_cell(name: str, row: dict[str, Any], eager: dict[str, Any]) -> str:
     return f"{1000 * row['median']:,.1f} ms, {eager['median'] / row['median']:.2f}x ({what})"
 
 
+def embed(document: dict[str, Any]) -> str:
+    """What embedding costs in C++ and in Python."""
+    start, speed, overhead = document["start"], document["two_threads"], document["overhead"]
+    wheel = document["wheel"]
+    sides = ("cpp", "python")
+    rows = [
+        [
+            "from the start of the process to its end, with one output",
+            *(f"{1000 * start[side]['process_s']:.0f} ms" for side in sides),
+        ],
+        ["of that: until the import is done", "", f"{1000 * wheel['import_s']:.0f} ms"],
+        ["peak memory", *(f"{start[side]['peak_mb']:.0f} MB" for side in sides)],
+        [
+            "two threads share a session",
+            *(f"{speed[side]['runs_per_second']:,.0f} runs/s" for side in sides),
+        ],
+        [
+            "added to a call of bare onnxruntime",
+            f"{overhead['per_call_us']:.1f} us of {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
+            "",
+        ],
+        [
+            "size",
+            f"library, stripped: {document['stripped_library_bytes'] / 1e6:.2f} MB",
+            f"wheel: {wheel['bytes'] / 1e6:.1f} MB; with all of its extra `cpu`: {wheel['installed_bytes'] / 1e6:,.0f} MB",
+        ],
+    ]
+    return table(["", "C++", "Python"], rows)
+
+
 def trained() -> str:
     """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
     header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
@@ -220,6 +250,7 @@ README_TABLES: dict[str, Callable[[], str]] = {
 }
 PAGES = {
     "README.md": README_TABLES,
+    "docs/embedding.md": {"embed": from_results("embed.json", embed)},
     "docs/tensorrt.md": {"engines": from_results("engines.json", engines)},
 }
 

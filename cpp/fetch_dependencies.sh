@@ -1,4 +1,6 @@
 #!/bin/sh
+# fetch_dependencies.sh FOLDER [SUITE]
+#
 # Puts what the C++ library is built with into FOLDER/usr, from Debian's packages and without installing them:
 # the C header of onnxruntime, nlohmann-json, stb (for an example) and GoogleTest's sources (for the tests).
 # Then: cmake -DCMAKE_PREFIX_PATH=FOLDER/usr ...
@@ -6,16 +8,16 @@
 # Runs on Debian and needs no root. Elsewhere, install nlohmann-json and give CMake the folder of onnxruntime's official
 # release as OnnxRuntime_ROOT.
 set -eu
-SUITE=trixie # the first release of Debian that has onnxruntime
+SUITE=${2:-trixie} # the first release of Debian that has onnxruntime (1.21); forky has 1.23, which loads plugins
 PACKAGES="libonnxruntime-dev nlohmann-json3-dev libstb-dev googletest"
 
-if [ $# -ne 1 ]; then
-    echo "usage: $0 FOLDER" >&2
+if [ $# -ne 1 ] && [ $# -ne 2 ]; then
+    echo "usage: $0 FOLDER [SUITE]" >&2
     exit 2
 fi
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
-if [ "$(cat "$folder/complete" 2> /dev/null)" = "$PACKAGES" ]; then
+if [ "$(cat "$folder/complete" 2> /dev/null)" = "$SUITE $PACKAGES" ]; then
     exit 0
 fi
 
@@ -50,4 +52,4 @@ apt update
 for package in "$work"/*.deb; do
     dpkg-deb --extract "$package" "$folder"
 done
-echo "$PACKAGES" > "$folder/complete"
+echo "$SUITE $PACKAGES" > "$folder/complete"

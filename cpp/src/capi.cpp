@@ -127,9 +127,12 @@ void set_option(pd::Options &options, const std::string &name, const std::string
     options.threads = whole_number(value);
   } else if (name == "library") {
     options.library = value;
+  } else if (name == "plugin") {
+    options.plugin = value;
   } else {
     throw pd::UsageError(
-        concat("There is no option ", pd::repr(name), "; expected runtime, variant, precision, threads or library."));
+        concat("There is no option ", pd::repr(name),
+               "; expected runtime, variant, precision, threads, library or plugin."));
   }
 }
 
@@ -196,7 +199,7 @@ const char *pd_session_runtime(const pd_session *session) {
 }
 
 const char *pd_session_device(const pd_session *session) {
-  return session == nullptr ? nullptr : session->session.device();
+  return session == nullptr ? nullptr : session->session.device().c_str();
 }
 
 const char *pd_session_variant(const pd_session *session) {

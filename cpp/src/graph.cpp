@@ -37,54 +37,37 @@ BundleError refusal(const std::string &runtime, const std::string &file, const s
   return BundleError(concat(versions, ": ", said));
 }
 
-MissingError no_provider(const std::string &runtime, const OrtFailure &failure) {
-  return MissingError(concat("The runtime ", runtime, " cannot run here: ", failure.message,
-                             ". It needs an NVIDIA GPU and an onnxruntime that was built with it; or use the runtime "
-                             "onnxruntime, which runs on the CPU."));
+Error failed(const OrtFailure &failure) {
+  return Error("onnxruntime failed while running: " + failure.message);
 }
 
 }  // namespace
 
-Graph::Graph(const Library &library, const std::string &file, const std::string &runtime, int threads)
+Graph::Graph(const Library &library, const std::string &file, const GraphOptions &options)
     : library_(library),
+      device_(options.runtime == "onnxruntime" ? "cpu" : "cuda"),
       memory_(nullptr, library.api().ReleaseMemoryInfo),
       session_(nullptr, library.api().ReleaseSession) {
   const OrtApi &api = library.api();
-  const bool on_gpu = runtime != "onnxruntime";
-  OrtSessionOptions *made = nullptr;
   try {
     OrtMemoryInfo *memory = nullptr;
     library.check(api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
     memory_.reset(memory);
+    OrtSessionOptions *made = nullptr;
     library.check(api.CreateSessionOptions(&made));
-    const Owned<OrtSessionOptions> options(made, api.ReleaseSessionOptions);
+    const Owned<OrtSessionOptions> owned(made, api.ReleaseSessionOptions);
     library.check(api.SetSessionLogSeverityLevel(made, kErrorsOnly));
-    if (threads > 0) library.check(api.SetIntraOpNumThreads(made, threads));
-    if (on_gpu) use_provider(made, runtime);
+    if (options.threads > 0) library.check(api.SetIntraOpNumThreads(made, options.threads));
+    if (options.runtime != "onnxruntime") use_provider(library, made, options);
     OrtSession *session = nullptr;
     library.check(api.CreateSession(library.environment(), file.c_str(), made, &session));
     session_.reset(session);
   } catch (const OrtFailure &failure) {
-    if (on_gpu && failure.message.find("CUDA") != std::string::npos) throw no_provider(runtime, failure);
-    throw refusal("onnxruntime " + library.version(), file, failure.message);
-  }
-}
-
-void Graph::use_provider(OrtSessionOptions *options, const std::string &runtime) const {
-  const OrtApi &api = library_.api();
-  try {
-    if (runtime == "onnxruntime-tensorrt") {
-      OrtTensorRTProviderOptionsV2 *made = nullptr;
-      library_.check(api.CreateTensorRTProviderOptions(&made));
-      const Owned<OrtTensorRTProviderOptionsV2> provider(made, api.ReleaseTensorRTProviderOptions);
-      library_.check(api.SessionOptionsAppendExecutionProvider_TensorRT_V2(options, made));
+    if (device_ != "cpu" && failure.message.find("CUDA") != std::string::npos) {
+      throw MissingError(concat("The runtime ", options.runtime, " cannot run here: ", failure.message,
+                                ". Use the runtime onnxruntime, which runs on the CPU."));
     }
-    OrtCUDAProviderOptionsV2 *made = nullptr;
-    library_.check(api.CreateCUDAProviderOptions(&made));
-    const Owned<OrtCUDAProviderOptionsV2> provider(made, api.ReleaseCUDAProviderOptions);
-    library_.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(options, made));
-  } catch (const OrtFailure &failure) {
-    throw no_provider(runtime, failure);
+    throw refusal("onnxruntime " + library.version(), file, failure.message);
   }
 }
 
@@ -96,31 +79,73 @@ Owned<OrtValue> Graph::wrap(const pd_tensor &tensor) const {
   return {value, library_.api().ReleaseValue};
 }
 
-std::vector<Owned<OrtValue>> Graph::run(const Tensors &inputs, const std::vector<const char *> &names,
-                                        const std::vector<const pd_tensor *> &given) const {
+void Graph::run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const {
   std::vector<const char *> input_names;
   std::vector<const OrtValue *> input_values;
-  std::vector<OrtValue *> output_values(names.size(), nullptr);
-  std::vector<Owned<OrtValue>> wrapped, outputs;
+  std::vector<Owned<OrtValue>> wrapped;
+  for (const pd_tensor &input : inputs) {
+    wrapped.push_back(wrap(input));
+    input_names.push_back(input.name);
+    input_values.push_back(wrapped.back().get());
+  }
+  library_.check(library_.api().Run(session_.get(), nullptr, input_names.data(), input_values.data(),
+                                    input_values.size(), names.data(), names.size(), values.data()));
+}
+
+std::vector<Output> Graph::run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const {
+  std::vector<const char *> names;
+  for (const TensorSpec &spec : specs)
+    names.push_back(spec.name.c_str());
+  std::vector<OrtValue *> values(names.size(), nullptr);
   try {
-    for (const pd_tensor &input : inputs) {
-      wrapped.push_back(wrap(input));
-      input_names.push_back(input.name);
-      input_values.push_back(wrapped.back().get());
-    }
-    for (std::size_t index = 0; index < names.size(); ++index) {
-      outputs.push_back(given[index] ? wrap(*given[index]) : Owned<OrtValue>(nullptr, library_.api().ReleaseValue));
-      output_values[index] = outputs.back().get();
-    }
-    library_.check(library_.api().Run(session_.get(), nullptr, input_names.data(), input_values.data(),
-                                      input_values.size(), names.data(), names.size(), output_values.data()));
+    run(inputs, names, values);
+    std::vector<std::shared_ptr<OrtValue>> owned;
+    for (OrtValue *value : values)
+      owned.emplace_back(value, library_.api().ReleaseValue);
+    std::vector<Output> outputs;
+    for (std::size_t index = 0; index < specs.size(); ++index)
+      outputs.push_back(output_of(specs[index], owned[index]));
+    return outputs;
   } catch (const OrtFailure &failure) {
-    throw Error("onnxruntime failed while running: " + failure.message);
+    throw failed(failure);
   }
-  for (std::size_t index = 0; index < names.size(); ++index) {
-    if (!given[index]) outputs[index].reset(output_values[index]);
+}
+
+void Graph::run_into(const Tensors &inputs, const Tensors &outputs) const {
+  std::vector<const char *> names;
+  std::vector<OrtValue *> values;
+  std::vector<Owned<OrtValue>> wrapped;
+  try {
+    for (const pd_tensor &output : outputs) {
+      wrapped.push_back(wrap(output));
+      names.push_back(output.name);
+      values.push_back(wrapped.back().get());
+    }
+    run(inputs, names, values);
+  } catch (const OrtFailure &failure) {
+    throw failed(failure);
   }
-  return outputs;
+}
+
+Output Graph::output_of(const TensorSpec &spec, std::shared_ptr<OrtValue> value) const {
+  const OrtApi &api = library_.api();
+  OrtTensorTypeAndShapeInfo *made = nullptr;
+  library_.check(api.GetTensorTypeAndShape(value.get(), &made));
+  const Owned<OrtTensorTypeAndShapeInfo> info(made, api.ReleaseTensorTypeAndShapeInfo);
+  ONNXTensorElementDataType type{};
+  std::size_t rank = 0, count = 0;
+  library_.check(api.GetTensorElementType(made, &type));
+  library_.check(api.GetDimensionsCount(made, &rank));
+  library_.check(api.GetTensorShapeElementCount(made, &count));
+  const DtypeInfo &expected = *dtype_info(spec.dtype);
+  if (type != expected.onnx) {
+    throw BundleError(concat("The graph gives ", repr(spec.name), " in another dtype than the manifest says, ",
+                             expected.name, ". Export the checkpoint again."));
+  }
+  Output output{spec.name, spec.dtype, std::vector<std::int64_t>(rank), nullptr, count * expected.bytes, value};
+  library_.check(api.GetDimensions(made, output.shape.data(), rank));
+  library_.check(api.GetTensorMutableData(value.get(), &output.data));
+  return output;
 }
 
 }  // namespace pd

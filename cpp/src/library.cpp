@@ -11,6 +11,8 @@
 namespace pd {
 namespace {
 
+constexpr std::uint32_t kLeastApi = 21;  // whatever the headers, libraries of 1.21 will do; see providers.cpp
+
 constexpr const char *kVariable = "PERCEIVER_DEPLOY_ONNXRUNTIME";
 constexpr const char *kRemedy =
     "Give the path of libonnxruntime.so as the option 'library' or in the environment variable "
@@ -37,12 +39,12 @@ Library::Library(const std::string &path) {
   using GetApiBase = const OrtApiBase *(*)();
   const auto get_base = reinterpret_cast<GetApiBase>(::dlsym(handle, "OrtGetApiBase"));
   if (get_base == nullptr) throw MissingError(concat(path, " is not onnxruntime: it has no OrtGetApiBase. ", kRemedy));
-  version_ = get_base()->GetVersionString();
-  api_ = get_base()->GetApi(ORT_API_VERSION);
+  base_ = get_base();
+  version_ = base_->GetVersionString();
+  api_ = base_->GetApi(kLeastApi);
   if (api_ == nullptr) {
-    throw MissingError(concat(path, " is onnxruntime ", version_, "; expected 1.", ORT_API_VERSION,
-                              " or later, which has the API that this library was built with. Upgrade onnxruntime, or "
-                              "build this library with the headers of that version (OnnxRuntime_ROOT)."));
+    throw MissingError(concat(path, " is onnxruntime ", version_, "; expected 1.", kLeastApi,
+                              " or later. Upgrade onnxruntime."));
   }
   try {
     check(api_->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "perceiver-deploy", &environment_));

@@ -96,7 +96,7 @@ Variant read_variant(const Json &json, const std::string &place) {
   return variant;
 }
 
-void check_digests(const Manifest &manifest, const std::vector<std::string> &engine_files) {
+void check_digests(const Manifest &manifest) {
   if (manifest.files.empty()) return;
   std::vector<std::string> absent;
   const auto note = [&](const std::string &path) {
@@ -106,8 +106,8 @@ void check_digests(const Manifest &manifest, const std::vector<std::string> &eng
     for (const auto &[stage, path] : variant.files)
       note(path);
   }
-  for (const std::string &path : engine_files)
-    note(path);
+  for (const auto &[name, engine] : manifest.engines)
+    note(engine.file);
   std::sort(absent.begin(), absent.end());
   absent.erase(std::unique(absent.begin(), absent.end()), absent.end());
   if (!absent.empty()) {
@@ -154,21 +154,21 @@ Manifest read_manifest(const Json &json) {
   for (const auto &[name, variant] : json.at("variants").items()) {
     manifest.variants.emplace_back(name, read_variant(variant, "variants." + name));
   }
-  std::vector<std::string> engine_files;
   for (const auto &[name, engine] : member(json, "engines").items()) {
-    engine_files.push_back(checked_path(engine.at("file"), concat("engines.", name, ".file")));
+    manifest.engines.emplace_back(name, EngineEntry{engine.at("variant").get<std::string>(),
+                                                    engine.at("stage").get<std::string>(),
+                                                    checked_path(engine.at("file"), concat("engines.", name, ".file"))});
   }
   for (const auto &[path, entry] : member(json, "files").items()) {
     checked_path(Json(path), concat("files.", path, ".[key]"));
     manifest.files.emplace_back(
         path, FileEntry{entry.at("sha256").get<std::string>(), entry.at("bytes").get<std::int64_t>()});
   }
-  check_digests(manifest, engine_files);
+  check_digests(manifest);
   check_stages(manifest);
-  for (const auto &[name, engine] : member(json, "engines").items()) {
-    const auto &variant = engine.at("variant").get_ref<const std::string &>();
-    if (find(manifest.variants, variant) == nullptr) {
-      throw Invalid{concat("manifest: engine ", repr(name), " is of variant ", repr(variant),
+  for (const auto &[name, engine] : manifest.engines) {
+    if (find(manifest.variants, engine.variant) == nullptr) {
+      throw Invalid{concat("manifest: engine ", repr(name), " is of variant ", repr(engine.variant),
                            ", which the bundle does not have")};
     }
   }

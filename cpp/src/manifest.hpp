@@ -65,6 +65,12 @@ struct Variant {
   Named<std::string> files;  // by stage
 };
 
+// A compiled engine of TensorRT's, of one stage of a variant.
+struct EngineEntry {
+  std::string variant, stage;
+  std::string file;
+};
+
 struct FileEntry {
   std::string sha256;
   std::int64_t bytes;
@@ -74,6 +80,7 @@ struct Manifest {
   Named<Axis> axes;
   Named<Stage> stages;
   Named<Variant> variants;
+  Named<EngineEntry> engines;
   Named<FileEntry> files;
   std::vector<std::string> labels;
   std::string text;  // of bundle.json

@@ -1,4 +1,4 @@
-// onnxruntime, loaded at run time: whichever library the user names, of any version that has the API of our headers.
+// onnxruntime, loaded at run time: whichever library the user names, of any version that has the API we ask for.
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "inputs.hpp"
-#include "manifest.hpp"
+#include "executor.hpp"
 
 namespace pd {
 
@@ -28,6 +27,8 @@ class Library {
   static const Library &open(const std::string &path);
 
   const OrtApi &api() const { return *api_; }
+  // The API of a later version of onnxruntime; NULL where the library is older.
+  const OrtApi *api(std::uint32_t version) const { return base_->GetApi(version); }
   OrtEnv *environment() const { return environment_; }
   const std::string &version() const { return version_; }
   // Throws OrtFailure.
@@ -36,28 +37,39 @@ class Library {
  private:
   explicit Library(const std::string &path);
 
+  const OrtApiBase *base_ = nullptr;
   const OrtApi *api_ = nullptr;
   OrtEnv *environment_ = nullptr;
   std::string version_;
 };
 
-// One graph in onnxruntime. Any number of threads may run it at once.
-class Graph {
- public:
-  // `runtime` is "onnxruntime", "onnxruntime-cuda" or "onnxruntime-tensorrt"; `threads` 0 leaves their number to it.
-  // Throws MissingError where the runtime's provider or hardware is not here, BundleError where the file is refused.
-  Graph(const Library &library, const std::string &file, const std::string &runtime, int threads);
+// How a graph is run. `threads` 0 leaves their number to onnxruntime; `plugin` is the file of a provider's plugin.
+struct GraphOptions {
+  std::string runtime;
+  int threads = 0;
+  std::string plugin;
+};
 
-  // Runs checked inputs for the outputs of those names. Where `given` has a tensor for an output, it is written there;
-  // the others are allocated. Throws Error.
-  std::vector<Owned<OrtValue>> run(const Tensors &inputs, const std::vector<const char *> &names,
-                                   const std::vector<const pd_tensor *> &given) const;
+// Adds the provider of a runtime that is not the CPU's. Throws MissingError where it or its hardware is not here.
+void use_provider(const Library &library, OrtSessionOptions *session, const GraphOptions &options);
+
+// One graph in onnxruntime.
+class Graph : public Executor {
+ public:
+  // Throws MissingError where the runtime's provider or hardware is not here, BundleError where the file is refused.
+  Graph(const Library &library, const std::string &file, const GraphOptions &options);
+
+  const std::string &device() const override { return device_; }
+  std::vector<Output> run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const override;
+  void run_into(const Tensors &inputs, const Tensors &outputs) const override;
 
  private:
-  void use_provider(OrtSessionOptions *options, const std::string &runtime) const;
+  void run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const;
   Owned<OrtValue> wrap(const pd_tensor &tensor) const;
+  Output output_of(const TensorSpec &spec, std::shared_ptr<OrtValue> value) const;
 
   const Library &library_;
+  std::string device_;
   Owned<OrtMemoryInfo> memory_;
   Owned<OrtSession> session_;
 };

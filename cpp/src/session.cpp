@@ -5,14 +5,30 @@
 #include <limits>
 
 #include "dtypes.hpp"
+#include "engine.hpp"
 #include "error.hpp"
+#include "ort.hpp"
 #include "queries.hpp"
 #include "text.hpp"
 
 namespace pd {
 namespace {
 
-const char *const kRuntimes[] = {"onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"};
+// Each runtime, and those whose variants it reads: TensorRT and TensorRT-RTX take the same graphs, CUDA those of
+// onnxruntime. As runtimes/gpu_runtimes.py.
+struct Runtime {
+  std::string_view name;
+  std::vector<std::string_view> reads;
+};
+const std::vector<Runtime> &runtimes() {
+  static const std::vector<Runtime> all = {{"onnxruntime", {"onnxruntime"}},
+                                           {"onnxruntime-cuda", {"onnxruntime-cuda", "onnxruntime"}},
+                                           {"onnxruntime-tensorrt", {"onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"}},
+                                           {"onnxruntime-tensorrt-rtx", {"tensorrt-rtx", "tensorrt"}},
+                                           {"tensorrt", {"tensorrt", "tensorrt-rtx"}},
+                                           {"tensorrt-rtx", {"tensorrt-rtx", "tensorrt"}}};
+  return all;
+}
 
 std::string choose_variant(const Bundle &bundle, const Options &options) {
   if (options.threads && (*options.threads < 1 || *options.threads > std::numeric_limits<int>::max())) {
@@ -26,7 +42,7 @@ std::string choose_variant(const Bundle &bundle, const Options &options) {
 }
 
 std::string choose_runtime(const Variant &variant, const std::string &name, const std::string &wanted) {
-  const auto suits = [&](const std::string &runtime) {
+  const auto suits = [&](std::string_view runtime) {
     return std::find(variant.runtimes.begin(), variant.runtimes.end(), runtime) != variant.runtimes.end();
   };
   const std::string suited = joined(variant.runtimes, [](const std::string &runtime) { return runtime; });
@@ -35,11 +51,13 @@ std::string choose_runtime(const Variant &variant, const std::string &name, cons
     throw MissingError(concat("Variant ", repr(name), " is for ", suited,
                               ", and this library runs onnxruntime. Convert or export it with: --for onnxruntime"));
   }
-  if (std::find(std::begin(kRuntimes), std::end(kRuntimes), wanted) == std::end(kRuntimes)) {
+  const auto &all = runtimes();
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Runtime &item) { return item.name == wanted; });
+  if (found == all.end()) {
     throw UsageError(concat("There is no runtime ", repr(wanted), "; expected auto, ",
-                            joined(kRuntimes, [](const char *runtime) { return runtime; }), "."));
+                            joined(all, [](const Runtime &item) { return item.name; }), "."));
   }
-  if (!suits(wanted)) {
+  if (std::none_of(found->reads.begin(), found->reads.end(), suits)) {
     throw BundleError(concat("Variant ", repr(name), " is for ", suited, ", not for ", wanted, "."));
   }
   return wanted;
@@ -67,25 +85,17 @@ void check_output(const pd_tensor &tensor, const std::vector<TensorSpec> &specs,
   checked_bytes(tensor);
 }
 
-std::vector<const char *> names_of(const std::vector<TensorSpec> &specs) {
-  std::vector<const char *> names;
-  for (const TensorSpec &spec : specs)
-    names.push_back(spec.name.c_str());
-  return names;
-}
-
 }  // namespace
 
 Session::Session(const std::string &bundle, const Options &options)
     : bundle_(bundle),
       variant_name_(choose_variant(bundle_, options)),
       runtime_(choose_runtime(bundle_.variant(variant_name_), variant_name_, options.runtime)),
-      library_(Library::open(options.library)),
-      threads_(static_cast<int>(options.threads.value_or(0))) {
+      options_(options) {
   const auto &files = bundle_.variant(variant_name_).files;
   const bool whole = find(files, "full") != nullptr;
   for (const auto &[name, path] : files) {
-    if (name == "full" || !whole) graph(name);
+    if (name == "full" || !whole) device_ = executor(name).device();
   }
 }
 
@@ -97,33 +107,33 @@ const Stage &Session::stage(const char *name) const {
                            ". Export the checkpoint again with: perceiver-deploy export CHECKPOINT -o BUNDLE --split"));
 }
 
-const Graph &Session::graph(const std::string &stage) const {
+const Executor &Session::executor(const std::string &stage) const {
   const std::lock_guard lock(mutex_);
-  auto &opened = graphs_[stage];
-  if (!opened) {
-    const std::string file = bundle_.file(*find(bundle_.variant(variant_name_).files, stage));
-    opened = std::make_unique<Graph>(library_, file, runtime_, threads_);
-  }
+  auto &opened = executors_[stage];
+  if (!opened) opened = open(stage);
   return *opened;
+}
+
+std::unique_ptr<Executor> Session::open(const std::string &stage) const {
+  if (runtime_ == "tensorrt" || runtime_ == "tensorrt-rtx") {
+    return open_engine(bundle_, runtime_, variant_name_, stage, options_.library);
+  }
+  const Library &library = Library::open(options_.library);
+  const std::string file = bundle_.file(*find(bundle_.variant(variant_name_).files, stage));
+  const int threads = static_cast<int>(options_.threads.value_or(0));
+  return std::make_unique<Graph>(library, file, GraphOptions{runtime_, threads, options_.plugin});
 }
 
 std::vector<Output> Session::run(const char *name, const Tensors &inputs) const {
   const Stage &wanted = stage(name);
   const Sizes sizes = check_inputs(inputs, wanted.inputs, manifest().axes);
-  if (name != nullptr) return run_graph(name, inputs);
+  if (name != nullptr) return run_stage(name, inputs);
   const bool whole = find(bundle_.variant(variant_name_).files, "full") != nullptr;
-  return whole ? run_graph("full", inputs) : encode_and_decode(inputs, sizes);
+  return whole ? run_stage("full", inputs) : encode_and_decode(inputs, sizes);
 }
 
-std::vector<Output> Session::run_graph(const std::string &stage, const Tensors &inputs) const {
-  const std::vector<TensorSpec> &specs = find(manifest().stages, stage)->outputs;
-  const std::vector<const pd_tensor *> allocated(specs.size(), nullptr);
-  std::vector<Owned<OrtValue>> values = graph(stage).run(inputs, names_of(specs), allocated);
-  std::vector<Output> outputs;
-  for (std::size_t index = 0; index < specs.size(); ++index) {
-    outputs.push_back(output_of(specs[index], std::move(values[index])));
-  }
-  return outputs;
+std::vector<Output> Session::run_stage(const std::string &stage, const Tensors &inputs) const {
+  return executor(stage).run(inputs, find(manifest().stages, stage)->outputs);
 }
 
 std::vector<Output> Session::encode_and_decode(const Tensors &inputs, const Sizes &sizes) const {
@@ -149,46 +159,16 @@ std::vector<Output> Session::encode_and_decode(const Tensors &inputs, const Size
   return outputs;
 }
 
-Output Session::output_of(const TensorSpec &spec, Owned<OrtValue> value) const {
-  const OrtApi &api = library_.api();
-  Output output{spec.name, spec.dtype, {}, nullptr, 0, std::move(value)};
-  try {
-    OrtTensorTypeAndShapeInfo *made = nullptr;
-    library_.check(api.GetTensorTypeAndShape(output.value.get(), &made));
-    const Owned<OrtTensorTypeAndShapeInfo> info(made, api.ReleaseTensorTypeAndShapeInfo);
-    ONNXTensorElementDataType type{};
-    std::size_t rank = 0, count = 0;
-    library_.check(api.GetTensorElementType(made, &type));
-    library_.check(api.GetDimensionsCount(made, &rank));
-    library_.check(api.GetTensorShapeElementCount(made, &count));
-    output.shape.resize(rank);
-    library_.check(api.GetDimensions(made, output.shape.data(), rank));
-    library_.check(api.GetTensorMutableData(output.value.get(), &output.data));
-    if (type != dtype_info(spec.dtype)->onnx) {
-      throw BundleError(concat("The graph gives ", repr(spec.name), " in another dtype than the manifest says, ",
-                               dtype_info(spec.dtype)->name, ". Export the checkpoint again."));
-    }
-    output.bytes = count * dtype_info(spec.dtype)->bytes;
-  } catch (const OrtFailure &failure) {
-    throw Error("onnxruntime failed while running: " + failure.message);
-  }
-  return output;
-}
-
 void Session::run_into(const char *name, const Tensors &inputs, const Tensors &outputs) const {
   const Stage &wanted = stage(name);
   const Sizes sizes = check_inputs(inputs, wanted.inputs, manifest().axes);
-  std::vector<const char *> names;
-  std::vector<const pd_tensor *> given;
   for (const pd_tensor &output : outputs) {
     check_output(output, wanted.outputs, sizes);
     if (outputs.find(output.name) != &output) {
       throw InputError(concat("Output ", repr(output.name), " is given twice."));
     }
-    names.push_back(output.name);
-    given.push_back(&output);
   }
-  if (given.empty()) return;
+  if (outputs.count == 0) return;
   if (name == nullptr && find(bundle_.variant(variant_name_).files, "full") == nullptr) {
     for (const Output &made : encode_and_decode(inputs, sizes)) {
       const pd_tensor *target = outputs.find(made.name);
@@ -196,7 +176,7 @@ void Session::run_into(const char *name, const Tensors &inputs, const Tensors &o
     }
     return;
   }
-  graph(name == nullptr ? "full" : name).run(inputs, names, given);
+  executor(name == nullptr ? "full" : name).run_into(inputs, outputs);
 }
 
 std::vector<std::int64_t> Session::output_shape(const char *name, const Tensors &inputs,

@@ -1,4 +1,4 @@
-// A bundle that runs: its stages in onnxruntime, opened as they are needed. As StagedSession in
+// A bundle that runs: its stages in a runtime, opened as they are needed. As StagedSession in
 // perceiver_deploy/runtimes/staged.py.
 #pragma once
 
@@ -10,8 +10,7 @@
 #include <vector>
 
 #include "bundle.hpp"
-#include "inputs.hpp"
-#include "ort.hpp"
+#include "executor.hpp"
 
 namespace pd {
 
@@ -21,18 +20,7 @@ struct Options {
   std::optional<std::string> precision;
   std::optional<std::int64_t> threads;
   std::string library;
-};
-
-// One output. `data` is onnxruntime's memory, which `value` keeps.
-struct Output {
-  std::string name;
-  pd_dtype dtype;
-  std::vector<std::int64_t> shape;
-  void *data;
-  std::size_t bytes;
-  Owned<OrtValue> value;
-
-  pd_tensor tensor() const { return {name.c_str(), dtype, shape.data(), shape.size(), data, bytes}; }
+  std::string plugin;
 };
 
 class Session {
@@ -43,7 +31,7 @@ class Session {
   const Manifest &manifest() const { return bundle_.manifest(); }
   const std::string &variant() const { return variant_name_; }
   const std::string &runtime() const { return runtime_; }
-  const char *device() const { return runtime_ == "onnxruntime" ? "cpu" : "cuda"; }
+  const std::string &device() const { return device_; }
 
   // Inputs and outputs of a stage that the variant has, or with NULL those of the whole model. Throws BundleError.
   const Stage &stage(const char *name) const;
@@ -58,18 +46,18 @@ class Session {
   std::vector<std::int64_t> output_shape(const char *stage, const Tensors &inputs, const TensorSpec &output) const;
 
  private:
-  const Graph &graph(const std::string &stage) const;
-  std::vector<Output> run_graph(const std::string &stage, const Tensors &inputs) const;
+  const Executor &executor(const std::string &stage) const;
+  std::unique_ptr<Executor> open(const std::string &stage) const;
+  std::vector<Output> run_stage(const std::string &stage, const Tensors &inputs) const;
   std::vector<Output> encode_and_decode(const Tensors &inputs, const Sizes &sizes) const;
-  Output output_of(const TensorSpec &spec, Owned<OrtValue> value) const;
 
   Bundle bundle_;
   std::string variant_name_;
   std::string runtime_;
-  const Library &library_;
-  int threads_ = 0;
+  Options options_;
+  std::string device_;
   mutable std::mutex mutex_;
-  mutable std::map<std::string, std::unique_ptr<Graph>> graphs_;
+  mutable std::map<std::string, std::unique_ptr<Executor>> executors_;
 };
 
 }  // namespace pd

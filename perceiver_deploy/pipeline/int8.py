@@ -69,9 +69,7 @@ def _convert(
 ) -> ConvertedStage:
     model = ir.load(source)
     ranges = calibrator.ranges(stage, source, ranged_tensors(model, keep))
-    quantized, report = quantize_model(
-        model, ranges.limits(), keep=keep, vanishing=ranges.vanishing(), unsigned=unsigned
-    )
+    quantized, report = quantize_model(model, ranges.limits(), keep=keep, lost=ranges.lost(), unsigned=unsigned)
     write_graph(quantized, target, external_above(source))
     log.info(
         "Quantised %d of %d weight GEMMs of %s: %.1f %% of their operations, %.1f %% of all",

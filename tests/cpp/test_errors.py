@@ -17,6 +17,7 @@ import pytest
 from perceiver_deploy import load
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
+from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES
 from perceiver_deploy.runtimes.session import check_inputs
 from tests.cpp.c_abi import Library, Session
 from tests.factories import manifest_document, text_inputs
@@ -213,7 +214,6 @@ OPTIONS = {
     "unknown precision": {"precision": "int4"},
     "variant and precision": {"variant": "fp32", "precision": "fp32"},
     "no threads": {"threads": 0},
-    "runtime that the variant is not for": {"runtime": "onnxruntime-cuda"},
 }
 
 
@@ -222,12 +222,8 @@ def test_options_that_cannot_be_used_are_refused(
     options: dict[str, Any], shared_bundle: Callable[[str], Path], library: Library
 ) -> None:
     bundle = shared_bundle("fourier")
-    family, text = said(lambda: Session(library, bundle, **options))
-    if "runtime" in options:
-        suited = ", ".join(Bundle.open(bundle).manifest.variants["fp32"].runtimes)
-        assert (family, text) == ("BundleError", f"Variant 'fp32' is for {suited}, not for onnxruntime-cuda.")
-    else:
-        assert (family, text) == said(lambda: load(bundle, **{"runtime": "onnxruntime", **options}))
+    found = said(lambda: Session(library, bundle, **options))
+    assert found == said(lambda: load(bundle, **{"runtime": "onnxruntime", **options}))
 
 
 def test_unknown_options_runtimes_and_numbers_are_refused(
@@ -244,17 +240,31 @@ def test_unknown_options_runtimes_and_numbers_are_refused(
 
 @pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_a_provider_that_is_not_here_is_missing_and_the_cpu_does_not_step_in(
-    runtime: str, copied_bundle: Callable[[str], Path], library: Library
+    runtime: str, shared_bundle: Callable[[str], Path], library: Library
 ) -> None:
-    bundle = copied_bundle("fourier")
-    document = json.loads((bundle / "bundle.json").read_text())
-    document["variants"]["fp32"]["for"].append(runtime)
-    (bundle / "bundle.json").write_text(json.dumps(document))
     with pytest.raises(MissingError, match=f"The runtime {runtime} cannot run here: .*It needs an NVIDIA GPU"):
+        Session(library, shared_bundle("fourier"), runtime=runtime)
+
+
+def test_a_plugin_that_is_not_given_or_cannot_be_loaded_is_missing(
+    shared_bundle: Callable[[str], Path], tmp_path: Path, library: Library
+) -> None:
+    bundle, runtime = shared_bundle("fourier"), "onnxruntime-tensorrt-rtx"
+    with pytest.raises(MissingError, match=f"The runtime {runtime} needs NVIDIA's plugin. Give the path of"):
         Session(library, bundle, runtime=runtime)
+    with pytest.raises(MissingError, match=f"The runtime {runtime} cannot run here: .*absent.so"):
+        Session(library, bundle, runtime=runtime, plugin=tmp_path / "absent.so")
 
 
-def test_a_variant_for_other_runtimes_is_missing_its_own(
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_an_engine_is_missing_what_this_build_or_machine_does_not_have(
+    runtime: str, shared_bundle: Callable[[str], Path], library: Library
+) -> None:
+    with pytest.raises((MissingError, BundleError), match=f"Runtime '{runtime}' cannot run|has no {runtime} engine"):
+        Session(library, shared_bundle("fourier"), runtime=runtime)
+
+
+def test_a_variant_for_other_runtimes_is_missing_its_own_and_refuses_others_in_pythons_words(
     copied_bundle: Callable[[str], Path], library: Library
 ) -> None:
     bundle = copied_bundle("fourier")
@@ -263,6 +273,9 @@ def test_a_variant_for_other_runtimes_is_missing_its_own(
     (bundle / "bundle.json").write_text(json.dumps(document))
     with pytest.raises(MissingError, match="Variant 'fp32' is for openvino, and this library runs onnxruntime"):
         Session(library, bundle)
+    for runtime in ("onnxruntime", *GPU_RUNTIMES):
+        found = said(lambda runtime=runtime: Session(library, bundle, runtime=runtime))
+        assert found == said(lambda runtime=runtime: load(bundle, runtime))
 
 
 def test_a_stage_that_is_not_there_is_refused_in_pythons_words(

@@ -171,12 +171,12 @@ def test_kept_ranges_of_another_version_are_measured_again_with_a_warning(digits
     with changed_bundle(bundle) as (staging, opened):
         old = json.loads(opened.file("calibration/int8.json").read_text())
         for found in old["tensors"].values():
-            del found["vanishing"]
+            del found["lost"]
         staging.path("calibration/int8.json").write_text(json.dumps(old))
         staging.finish(opened.manifest)
     convert_bundle(bundle, calibration="digits", force=True)
     assert "does not hold ranges" in caplog.text
-    assert all(0 <= found.vanishing <= 1 for found in read_ranges(bundle / "calibration/int8.json").tensors.values())
+    assert all(0 <= found.lost <= 1 for found in read_ranges(bundle / "calibration/int8.json").tensors.values())
 
 
 def test_given_ranges_give_the_same_graph_and_are_refused_for_other_data_method_or_graph(digits, tmp_path):

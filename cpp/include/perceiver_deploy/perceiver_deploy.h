@@ -89,12 +89,14 @@ PD_API const char *pd_last_error(void);
 PD_API const char *pd_last_error_family(void);
 
 /* Options by name, as text:
- *   runtime    "onnxruntime" (CPU), "onnxruntime-cuda", "onnxruntime-tensorrt", or "auto" (the default: the first)
+ *   runtime    "onnxruntime" (CPU; "auto", the default, means it), "onnxruntime-cuda", "onnxruntime-tensorrt",
+ *              "onnxruntime-tensorrt-rtx", or for the bundle's engines "tensorrt" and "tensorrt-rtx"
  *   variant    name of the variant; by default "fp32"
  *   precision  instead of a variant: the first variant of that precision
  *   threads    number of threads of one run; by default onnxruntime's own choice
  *   library    file of the onnxruntime library; by default what the environment variable PERCEIVER_DEPLOY_ONNXRUNTIME
- *              names, else the system's libonnxruntime.so.1
+ *              names, else the system's libonnxruntime.so.1. For engines TensorRT's: PERCEIVER_DEPLOY_TENSORRT
+ *   plugin     file of the plugin that "onnxruntime-tensorrt-rtx" needs
  */
 PD_API pd_status pd_options_new(pd_options **options);
 PD_API pd_status pd_options_set(pd_options *options, const char *name, const char *value);

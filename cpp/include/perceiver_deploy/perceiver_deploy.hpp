@@ -173,6 +173,7 @@ struct Options {
   std::optional<std::string> runtime = {};
   std::optional<int> threads = {};
   std::optional<std::string> library = {};
+  std::optional<std::string> plugin = {};
 };
 
 // What the model says of an input or output; sizes of its shape are numbers, axes or expressions, as text.
@@ -198,6 +199,7 @@ class Session {
     set("precision", options.precision);
     set("runtime", options.runtime);
     set("library", options.library);
+    set("plugin", options.plugin);
     if (options.threads) set("threads", std::to_string(*options.threads));
     check(pd_session_open(bundle.c_str(), given.handle, &handle_));
     runtime_ = pd_session_runtime(handle_);
