@@ -119,8 +119,21 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._device
 
-    def __dlpack__(self, *, stream: object = None, **_: object) -> object:
-        """A capsule of the unversioned form. Whatever computes the tensor has ended, so no stream has to wait."""
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: object = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """A capsule of the unversioned form. Whatever computes the tensor has ended, so no stream has to wait.
+
+        Raises:
+            BufferError: a copy is asked for, or another device.
+        """
+        if copy or dl_device not in (None, self._device):
+            raise BufferError(f"This tensor is handed out where it lies, on {self._device}, and without a copy.")
         shape = (ctypes.c_int64 * max(1, len(self.shape)))(*self.shape)
         tensor = _Tensor(
             self.pointer,

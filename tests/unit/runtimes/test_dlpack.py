@@ -68,6 +68,12 @@ def test_array_is_taken_over_without_a_copy_and_freed_after_the_last_holder(cons
     assert freed == [True]
 
 
+@pytest.mark.parametrize("wish", [{"copy": True}, {"dl_device": (CUDA, 0)}])
+def test_copy_or_another_device_is_refused_as_the_protocol_says(wish: dict[str, object]) -> None:
+    with pytest.raises(BufferError, match="without a copy"):
+        lend(np.zeros(3, np.float32), []).__dlpack__(**wish)
+
+
 def test_capsule_that_nobody_takes_is_given_back() -> None:
     freed = list[bool]()
     lent = lend(np.zeros(3, np.float32), freed)
