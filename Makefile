@@ -23,16 +23,15 @@ test-cpp: data cpp
 test-full: data cpp
 	$(BIN)/pytest
 
-# On a machine with an NVIDIA GPU: every shipped task in every runtime that is installed, then the measurements. In an
-# environment of its own, because onnxruntime-gpu and onnxruntime share one import folder.
-test-gpu: $(STAMP)
+# On a machine with an NVIDIA GPU: every shipped task in every runtime that is complete there, then the measurements, also
+# where a test failed. In an environment of its own, because onnxruntime-gpu and onnxruntime share one import folder.
+test-gpu:
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/pip install --quiet torch==2.13.0 --index-url $(TORCH_CUDA)
 	.venv-gpu/bin/pip install --quiet --editable '.[export,train,media,report,rtx,cuda]' 'onnxruntime-gpu[cuda,cudnn]' \
 		'tensorrt-cu13>=10.13,<11' onnxruntime-ep-nv-tensorrt-rtx-cu13 pytest
 	.venv-gpu/bin/perceiver-deploy data fetch --quiet > /dev/null
-	.venv-gpu/bin/python -m pytest tests/gpu -rs
-	.venv-gpu/bin/python benchmarks/gpu.py
+	.venv-gpu/bin/python -m pytest tests/gpu -rs; failed=$$?; .venv-gpu/bin/python benchmarks/gpu.py && exit $$failed
 
 # Builds the C++ library three times, with what it needs from Debian's packages and CMake, Ninja and g++ of the system.
 cpp:
