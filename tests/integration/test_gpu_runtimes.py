@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from perceiver_deploy import build_engine, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import BundleError, MissingError
 from perceiver_deploy.runtimes.gpu import find_gpus
@@ -67,6 +67,16 @@ def test_engine_that_was_cut_off_is_not_loaded(bundle: Path, tmp_path: Path) -> 
     engine.write_bytes(engine.read_bytes()[:1000])
     with pytest.raises(BundleError, match="was changed"):
         Bundle.open(copy).file("engines/fp32-rtx.engine")
+
+
+@pytest.mark.parametrize("content", ["{}", "no JSON", "[]"])
+def test_side_car_that_is_none_says_to_build_again(bundle: Path, tmp_path: Path, content: str) -> None:
+    copy = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    with changed_bundle(copy) as (staging, opened):
+        staging.path("engines/fp32-rtx.json").write_text(content)
+        staging.finish(opened.manifest)
+    with pytest.raises(BundleError, match=r"fp32-rtx\.json is not the side-car of an engine.*--force"):
+        load(copy, runtime="tensorrt-rtx")
 
 
 def test_run_on_a_gpu_runtime_exits_5_with_one_paragraph(bundle: Path, tmp_path: Path) -> None:
