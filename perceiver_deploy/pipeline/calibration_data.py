@@ -65,7 +65,9 @@ def stage_batches(
 def calibration_data(
     bundle: Bundle, calibration: str | Path, samples: int, graphs: Mapping[StageName, Path]
 ) -> CalibrationData:
-    """Training samples of a data set, or the samples of a .npz file, checked against the model's inputs.
+    """Training samples of a data set, or those of a .npz file, checked against the model's inputs.
+
+    Of more than `samples` those are taken that lie evenly over all: a set may be ordered by class.
 
     Raises:
         InputError: neither, data of another task, what the model does not take, values that are not finite, or fewer
@@ -76,9 +78,12 @@ def calibration_data(
     stage = bundle.manifest.stages["full"]
     check_inputs(inputs, stage.inputs, bundle.manifest.axes)
     batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
-    rows = {name: inputs[name][:samples] for name in batched}
+    count = len(inputs[batched[0]])
+    taken = min(samples, count)
+    chosen = np.arange(taken) * count // max(1, taken)
+    rows = {name: inputs[name][chosen] for name in batched}
     shared = {name: array for name, array in inputs.items() if name not in rows}
-    split = Split(rows, targets=np.arange(len(rows[batched[0]])), shared=shared)  # targets only number them
+    split = Split(rows, targets=chosen, shared=shared)  # targets only number them
     _check(split, str(calibration))
     return CalibrationData(split, _digest(split.rows(slice(None))), bundle.manifest, graphs)
 
@@ -103,7 +108,8 @@ def _check(data: Split, name: str) -> None:
         )
     for key, array in data.rows(slice(None)).items():
         if not (finite := np.isfinite(array)).all():
-            row = int(np.argwhere(~finite)[0][0])
+            first = int(np.argwhere(~finite)[0][0])
+            row = data.targets[first] if key in data.inputs else first
             raise InputError(
                 f"Calibration input {key!r} of {name} holds values that are not finite, first in row {row}. "
                 "Remove those samples."
