@@ -115,13 +115,14 @@ def hugging_face(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 def deployed(folder: Path, runtime: str, form: str) -> Callable[[np.ndarray], np.ndarray]:
     """One of our graphs in one of our runtimes."""
     from perceiver_deploy.manifest import Signature
+    from perceiver_deploy.runtimes.settings import RuntimeSettings
 
     if runtime == "onnxruntime":
         from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession as Session
     else:
         from perceiver_deploy.runtimes.openvino import OpenVinoSession as Session  # type: ignore[assignment]
     signature = Signature.model_validate_json((folder / "signature.json").read_text(encoding="utf-8"))
-    session = Session(folder / f"{form}.onnx", signature.stage, signature.axes, threads=1)
+    session = Session(folder / f"{form}.onnx", signature.stage, signature.axes, RuntimeSettings(threads=1))
     return lambda patches: session.run({"patches": patches})["flow"]
 
 

@@ -160,6 +160,18 @@ class Staging:
         self.path(MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         return manifest
 
+    def link_kept(self, bundle: Bundle) -> None:
+        """Link what stays of a bundle, and its reports; what else lies in its directory is garbage and stays behind.
+
+        Only when all else is written: onnx_ir reads no external data that has a second hard link.
+        """
+        reports = [path for path in (bundle.path / REPORTS).rglob("*") if path.is_file()]
+        for source in [*(bundle.path / relative for relative in [MANIFEST_NAME, *self._kept]), *reports]:
+            target = self.root / source.relative_to(bundle.path)
+            if source.is_file() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link_or_copy(str(source), str(target))
+
 
 def ensure_absent(path: str | Path, *, replace: bool) -> None:
     """Refuse an output path that exists, unless it is a bundle and may be replaced."""
@@ -198,8 +210,9 @@ def changed_bundle(path: str | Path) -> Iterator[tuple[Staging, Bundle]]:
     with _disk_errors(path), _single_writer(path):
         bundle = Bundle.open(path)
         with _staging_directory(path) as root:
-            _link_files(bundle, root)
-            yield Staging(root, dict(bundle.manifest.files)), bundle
+            staging = Staging(root, dict(bundle.manifest.files))
+            yield staging, bundle
+            staging.link_kept(bundle)
             _put_in_place(root, path)
 
 
@@ -255,17 +268,6 @@ def _single_writer(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _link_files(bundle: Bundle, root: Path) -> None:
-    """Link the listed files and the reports; whatever else lies in the directory is garbage and stays behind."""
-    reports = [path for path in (bundle.path / REPORTS).rglob("*") if path.is_file()]
-    listed = [bundle.path / relative for relative in [MANIFEST_NAME, *bundle.manifest.files]]
-    for source in [*listed, *reports]:
-        target = root / source.relative_to(bundle.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_file():  # a link to a directory would let later files be written through it
-            _link_or_copy(str(source), str(target))
-
-
 def _put_where_nothing_is(root: Path, path: Path) -> None:
     """Make `root` appear at `path` unless something appeared there in the meantime."""
     try:
@@ -276,14 +278,13 @@ def _put_where_nothing_is(root: Path, path: Path) -> None:
         raise BundleError(f"{path} appeared while it was being written; it was left as it is.") from None
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP):
             raise
         shutil.copy2(source, target)
-    return target
 
 
 def _put_in_place(root: Path, path: Path) -> None:

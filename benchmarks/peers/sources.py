@@ -16,6 +16,7 @@ import numpy as np
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.evaluate.workers import Runnable
 from perceiver_deploy.manifest import Signature
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _LEAST_SECONDS = 0.05
 
@@ -56,7 +57,8 @@ class GraphSource:
             from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession as Session
         else:
             from perceiver_deploy.runtimes.openvino import OpenVinoSession as Session
-        return Session(self.file, signature.stage, signature.axes, threads)
+        settings = RuntimeSettings(threads=threads, keep_compiled=False)
+        return Session(self.file, signature.stage, signature.axes, settings)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
     cls=Verb,
     short_help="Show where the C++ library's sources are.",
     extra="cpu",
-    example='cmake -S "$(perceiver-deploy cpp-dir)" -B build',
+    example="perceiver-deploy cpp-dir",
 )
 @click.option("--onnxruntime", is_flag=True, help="Print the library file of the installed onnxruntime instead.")
 def command(onnxruntime: bool) -> Outcome:

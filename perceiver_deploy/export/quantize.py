@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,15 @@ import onnx
 import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError, requires
-from perceiver_deploy.export.flops import flops_by_node
 from perceiver_deploy.export.graph_files import external_above, write_graph
-from perceiver_deploy.export.origin import module_of, stated_axes
-from perceiver_deploy.export.pair_placement import LAYOUT, hoist_pairs
-from perceiver_deploy.manifest import opt_sizes
+from perceiver_deploy.export.pair_placement import hoist_pairs
+from perceiver_deploy.export.quantization_report import (
+    QuantizationReport,
+    count_quantized,
+    is_weight,
+    require_share,
+)
+from perceiver_deploy.export.quantization_rules import GEMMS, NOTHING_VANISHES, gemms, left_in_float32
 
 with requires("cpu", "Quantising"):
     from onnxruntime.quantization import QuantType
@@ -24,49 +27,18 @@ with requires("cpu", "Quantising"):
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import DEQUANT_OUTPUT_SUFFIX
 
-_GEMMS = ("MatMul", "Gemm")
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _SHAPES_KNOWN = {"onnx.infer": "onnxruntime.quant"}
 """Metadata by which the quantiser knows that it need not infer shapes: an exported graph has them."""
 
-LEAST_SHARE = 0.9
-"""Of the FLOPs of weight GEMMs, what must be quantised unless a reason is known for the rest."""
-_UNKNOWN = "an operand has no Q/DQ pair"
-_KEPT = "kept in float32 on request"
-_LEFT = {
-    "resize": "resizes raw pixels by whole numbers that float32 holds exactly",
-    "outputs": "the head of a modality, whose results may be smaller than the rounding of what all modalities share",
-}
-"""Modules, by the first part of their names, whose GEMMs stay float32, and why. On the shipped films-autoencoding the
-sound, near silence, has an SQNR of -1.9 dB with its head in INT8 and 9.2 dB without; heads are 0.4 % of the FLOPs."""
 
-
-@dataclass(frozen=True)
-class QuantizationReport:
-    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised, with the reason.
-
-    It is the second operand of a projection, the first one where a query is stored. The shares are of the FLOPs of
-    weight GEMMs, and of all FLOPs, that quantised nodes carry with the axes at their `opt` sizes.
-    """
-
-    weight_gemms: int
-    quantized: int
-    left: dict[str, str]
-    gemm_flops_share: float
-    flops_share: float
-
-    def lines(self) -> list[str]:
-        """For people: what is quantised, and what is not."""
-        shares = f"{self.gemm_flops_share:.1%} of their operations, {self.flops_share:.1%} of all"
-        first = f"{self.quantized} of {self.weight_gemms} weight GEMMs quantised ({shares})"
-        return [first, *(f"not quantised: {name}: {reason}" for name, reason in self.left.items())]
-
-
-def ranged_tensors(model: ir.Model, keep: Collection[str] = ()) -> list[str]:
+def ranged_tensors(
+    model: ir.Model, keep: Collection[str] = (), vanishing: Mapping[str, float] = NOTHING_VANISHES
+) -> list[str]:
     """Names of the tensors whose ranges `quantize_int8` needs: what GEMMs take that is not stored."""
-    left = _left_with_reason(model, keep)
-    operands = (value for node in _gemms(model) if node.name not in left for value in node.inputs[:2])
+    left = left_in_float32(model, keep, vanishing)
+    operands = (value for node in gemms(model) if node.name not in left for value in node.inputs[:2])
     return list(dict.fromkeys(str(value.name) for value in operands if value and not value.is_initializer()))
 
 
@@ -76,6 +48,7 @@ def quantize_int8(
     thresholds: Mapping[str, tuple[float, float]],
     *,
     keep: Collection[str] = (),
+    vanishing: Mapping[str, float] = NOTHING_VANISHES,
     unsigned: bool = False,
 ) -> QuantizationReport:
     """Write an INT8 graph: activations a tensor, weights symmetric a channel, nothing else.
@@ -88,13 +61,15 @@ def quantize_int8(
         target: where to write.
         thresholds: range (low, high) of each of `ranged_tensors`; beyond it values saturate.
         keep: names of GEMMs that stay float32.
+        vanishing: of tensors, the share that INT8 rounds to zero. What weights values by probabilities of which more
+            than `MOST_VANISHING` do stays float32.
         unsigned: weight GEMMs read uint8 activations with a zero point, which TensorRT does not read.
 
     Raises:
         ExportError: a graph that is quantised already, a missing or unusable range, a name in `keep` that no GEMM has,
             or less than 90 % of the FLOPs of weight GEMMs quantised without a reason.
     """
-    quantized, report = quantize_model(ir.load(source), thresholds, keep=keep, unsigned=unsigned)
+    quantized, report = quantize_model(ir.load(source), thresholds, keep=keep, vanishing=vanishing, unsigned=unsigned)
     write_graph(quantized, target, external_above(source))
     return report
 
@@ -104,6 +79,7 @@ def quantize_model(
     thresholds: Mapping[str, tuple[float, float]],
     *,
     keep: Collection[str] = (),
+    vanishing: Mapping[str, float] = NOTHING_VANISHES,
     unsigned: bool = False,
 ) -> tuple[ir.Model, QuantizationReport]:
     """`quantize_int8` in memory: another model, and the report."""
@@ -111,58 +87,13 @@ def quantize_model(
         raise ExportError("The graph is quantised already. Quantise the float32 graph that it was made of.")
     if any(value.dtype in _HALF for value in model.graph.initializers.values()):
         raise ExportError("The graph is in half precision. Quantise the float32 graph that it was made of.")
-    left = _left_with_reason(model, keep)
-    for name in ranged_tensors(model, keep):
+    left = left_in_float32(model, keep, vanishing)
+    for name in ranged_tensors(model, keep, vanishing):
         _require_range(name, thresholds)
     quantized = _with_pairs(model, thresholds, left, unsigned=unsigned)
     report = count_quantized(quantized, left)
-    _require_share(report)
+    require_share(report)
     return quantized, report
-
-
-def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> QuantizationReport:
-    """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear; `left` has reasons."""
-    shapes = [value.shape for value in model.graph.inputs if value.shape is not None]
-    ones = {str(size.value): 1 for shape in shapes for size in shape if isinstance(size, ir.SymbolicDim)}
-    flops = flops_by_node(model, ones | opt_sizes(stated_axes(model)))  # a graph that is not ours states no axes
-    weight_gemms = [node for node in _gemms(model) if any(map(_is_weight, node.inputs[:2]))]
-    quantized = {node for node in _gemms(model) if all(map(_is_dequantized, node.inputs[:2]))}
-    counted = [node for node in weight_gemms if node in quantized]
-    reasons = dict(left or {}) | {
-        str(node.name): _UNKNOWN for node in weight_gemms if node not in quantized and node.name not in (left or {})
-    }
-    return QuantizationReport(
-        weight_gemms=len(weight_gemms),
-        quantized=len(counted),
-        left=reasons,
-        gemm_flops_share=_share(flops, counted, weight_gemms),
-        flops_share=_share(flops, quantized, flops),
-    )
-
-
-def _share(flops: Mapping[ir.Node, int], part: Collection[ir.Node], whole: Collection[ir.Node]) -> float:
-    total = sum(flops[node] for node in whole)
-    return sum(flops[node] for node in part) / total if total else 0.0
-
-
-def _gemms(model: ir.Model) -> Iterator[ir.Node]:
-    return (node for node in model.graph if node.op_type in _GEMMS)
-
-
-def _left_with_reason(model: ir.Model, keep: Collection[str]) -> dict[str, str]:
-    """GEMMs that stay float32, and why.
-
-    Raises:
-        ExportError: `keep` has a name that no GEMM has.
-    """
-    names = {str(node.name) for node in _gemms(model)}
-    if unknown := sorted(set(keep) - names):
-        raise ExportError(
-            f"The graph has no MatMul or Gemm {unknown[0]!r} to keep in float32; it has {', '.join(sorted(names))}."
-        )
-    modules = {str(node.name): module_of(node).partition(".")[0] for node in _gemms(model)}
-    left = {name: _LEFT[module] for name, module in modules.items() if module in _LEFT}
-    return left | dict.fromkeys(keep, _KEPT)
 
 
 def _require_range(name: str, thresholds: Mapping[str, tuple[float, float]]) -> None:
@@ -174,20 +105,6 @@ def _require_range(name: str, thresholds: Mapping[str, tuple[float, float]]) -> 
         raise ExportError(
             f"Tensor {name} has the range {low:g} to {high:g}, from which no scale follows; expected finite numbers "
             "that are not both 0. Calibrate on data that the tensor answers to, or keep the nodes that read it."
-        )
-
-
-def _require_share(report: QuantizationReport) -> None:
-    if report.quantized == 0:
-        raise ExportError(
-            f"None of the {report.weight_gemms} weight GEMMs of the graph was quantised, so there is no INT8 model to "
-            "write. Check that the graph holds MatMul or Gemm nodes with constant weights."
-        )
-    unexplained = [name for name, reason in report.left.items() if reason == _UNKNOWN]
-    if unexplained and report.gemm_flops_share < LEAST_SHARE:
-        raise ExportError(
-            f"Quantised weight GEMMs carry {report.gemm_flops_share:.1%} of the operations of all weight GEMMs; "
-            f"expected at least {LEAST_SHARE:.0%}. Left without a known reason: {', '.join(unexplained)}."
         )
 
 
@@ -207,12 +124,12 @@ def _with_pairs(
         tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
         nodes_to_quantize=[],
         nodes_to_exclude=list(left),
-        op_types_to_quantize=list(_GEMMS),
+        op_types_to_quantize=list(GEMMS),
         extra_options={
             "ActivationSymmetric": not unsigned,
             "WeightSymmetric": True,
             "QuantizeBias": False,  # TensorRT reads no quantised bias
-            "OpTypesToExcludeOutputQuantization": list(_GEMMS),
+            "OpTypesToExcludeOutputQuantization": list(GEMMS),
             "TensorQuantOverrides": _signed(model, left) if unsigned else {},
         },
     )
@@ -232,7 +149,7 @@ def _with_pairs(
 
 def _signed(model: ir.Model, left: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
     """What the products of attentions read stays symmetric int8: OpenVINO fuses an attention in int8 only then."""
-    products = [node for node in _gemms(model) if node.name not in left and not any(map(_is_weight, node.inputs[1:2]))]
+    products = [node for node in gemms(model) if node.name not in left and not any(map(is_weight, node.inputs[1:2]))]
     operands = {str(value.name) for node in products for value in node.inputs if value and not value.is_initializer()}
     return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in operands}
 
@@ -271,18 +188,4 @@ def _give_others_the_original(dequantize: ir.Node, model: ir.Model, left: Mappin
 
 
 def _reads_quantized(node: ir.Node, index: int, left: Mapping[str, str]) -> bool:
-    return node.op_type in _GEMMS and node.name not in left and index < 2
-
-
-def _is_weight(operand: ir.Value | None) -> bool:
-    producer = None if operand is None else operand.producer()
-    if producer is not None and producer.op_type == _DEQUANTIZE:
-        operand = producer.inputs[0]
-    return operand is not None and operand.is_initializer()
-
-
-def _is_dequantized(operand: ir.Value | None) -> bool:
-    producer = None if operand is None else operand.producer()
-    while producer is not None and producer.op_type in LAYOUT:
-        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
-    return producer is not None and producer.op_type == _DEQUANTIZE
+    return node.op_type in GEMMS and node.name not in left and index < 2

@@ -12,16 +12,20 @@ from perceiver_deploy.bundle import sha256
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.export.graph_files import model_files
 from perceiver_deploy.export.histogram import Histogram
-from perceiver_deploy.export.thresholds import Method, choose_threshold
+from perceiver_deploy.export.thresholds import Method, choose_threshold, vanishing_share
 from perceiver_deploy.strict import Strict
 
 
 class TensorRange(Strict):
-    """The extremes that a tensor was seen to hold, and the largest magnitude that INT8 shall represent."""
+    """The extremes that a tensor was seen to hold, and the largest magnitude that INT8 shall represent.
+
+    `vanishing`: what `thresholds.vanishing_share` says of it.
+    """
 
     low: float
     high: float
     threshold: float
+    vanishing: float
 
 
 class Ranges(Strict):
@@ -40,6 +44,10 @@ class Ranges(Strict):
             for name, found in self.tensors.items()
         }
 
+    def vanishing(self) -> dict[str, float]:
+        """Of each tensor, the share that INT8 rounds to zero."""
+        return {name: found.vanishing for name, found in self.tensors.items()}
+
     def to_json(self) -> str:
         """Text of the file, ending in a newline."""
         return self.model_dump_json(indent=1) + "\n"
@@ -47,10 +55,12 @@ class Ranges(Strict):
 
 def choose_ranges(histograms: Mapping[str, Histogram], method: Method) -> dict[str, TensorRange]:
     """Ranges with thresholds of a method, by tensor."""
-    return {
-        name: TensorRange(low=seen.low, high=seen.high, threshold=choose_threshold(seen, method))
-        for name, seen in histograms.items()
-    }
+    return {name: _choose_range(seen, method) for name, seen in histograms.items()}
+
+
+def _choose_range(seen: Histogram, method: Method) -> TensorRange:
+    threshold = choose_threshold(seen, method)
+    return TensorRange(low=seen.low, high=seen.high, threshold=threshold, vanishing=vanishing_share(seen, threshold))
 
 
 def read_ranges(path: Path) -> Ranges:

@@ -28,6 +28,13 @@ def choose_threshold(histogram: Histogram, method: Method) -> float:
     return largest if method == "minmax" else min(largest, _METHODS[method](histogram))
 
 
+def vanishing_share(histogram: Histogram, threshold: float) -> float:
+    """Of the sum of all magnitudes, what lies in values so small that int8 at this threshold rounds them to zero."""
+    mass = histogram.magnitudes() * (np.arange(BINS) + 0.5) * histogram.width
+    small = int(np.floor(threshold / LEVELS / 2 / histogram.width))
+    return float(mass[:small].sum() / mass.sum()) if mass.any() else 0.0
+
+
 def _percentile(histogram: Histogram) -> float:
     cumulated = np.cumsum(histogram.magnitudes())
     bins = int(np.searchsorted(cumulated, cumulated[-1] * PERCENTILE / 100)) + 1

@@ -17,7 +17,7 @@ from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.export.compatibility import readable_by
 from perceiver_deploy.export.graph_files import stored_bytes
 from perceiver_deploy.export.half import HalfPrecision
-from perceiver_deploy.export.quantize import QuantizationReport
+from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, RuntimeName, StageName, Variant, graph_file
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from perceiver_deploy.export.calibration import fill, largest_batch
 from perceiver_deploy.export.description import GraphDescription, describe_graph
 from perceiver_deploy.export.extremes import Extremes
 from perceiver_deploy.export.flops import flops_by_node
-from perceiver_deploy.export.graph_files import copy_model, external_above, write_graph
+from perceiver_deploy.export.graph_files import external_above, write_graph
 from perceiver_deploy.export.half import HalfPrecision, convert_to_half, tensors_to_observe
 from perceiver_deploy.manifest import Axis, Manifest, Stage, StageName, opt_sizes
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, stage_batches
@@ -95,16 +94,15 @@ def convert_stage_to_half(
         InputError, ExportError: as `calibration.fill` and `convert_to_half`.
     """
     axes = data.manifest.axes
-    with tempfile.TemporaryDirectory() as folder:
-        model = ir.load(copy_model(source, Path(folder)))  # a copy, because external data may have no second hard link
-        ranges = {name: Extremes() for name in tensors_to_observe(model, precision)}
-        if ranges:
-            log.info("Looking at the ranges of %s", stage)
-            rows = largest_batch(model, [*ranges], next(data.batches(stage, 1)), MOST_ROWS)
-            fill(ranges, source, lambda: data.batches(stage, rows))
-        kept = convert_to_half(model, precision, {name: (seen.low, seen.high) for name, seen in ranges.items()})
-        write_graph(model, target, external_above(source))
-        graph = describe_graph(model, axes)
+    model = ir.load(source)
+    ranges = {name: Extremes() for name in tensors_to_observe(model, precision)}
+    if ranges:
+        log.info("Looking at the ranges of %s", stage)
+        rows = largest_batch(model, [*ranges], next(data.batches(stage, 1)), MOST_ROWS)
+        fill(ranges, source, lambda: data.batches(stage, rows))
+    kept = convert_to_half(model, precision, {name: (seen.low, seen.high) for name, seen in ranges.items()})
+    write_graph(model, target, external_above(source))
+    graph = describe_graph(model, axes)
     flops = flops_by_node(model, opt_sizes(axes))
     in_half = sum(count for node, count in flops.items() if node.name not in kept)
     report = HalfReport(kept, in_half / sum(flops.values()))

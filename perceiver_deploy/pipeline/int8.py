@@ -12,7 +12,8 @@ import onnx_ir as ir
 from perceiver_deploy.export.description import GraphDescription, describe_graph
 from perceiver_deploy.export.equalisation import ChannelPeaks, equalise, equalised_tensors
 from perceiver_deploy.export.graph_files import external_above, write_graph
-from perceiver_deploy.export.quantize import QuantizationReport, quantize_model, ranged_tensors
+from perceiver_deploy.export.quantization_report import QuantizationReport
+from perceiver_deploy.export.quantize import quantize_model, ranged_tensors
 from perceiver_deploy.export.ranges import Ranges
 from perceiver_deploy.manifest import StageName
 from perceiver_deploy.pipeline.stage_ranges import Calibrator
@@ -68,7 +69,9 @@ def _convert(
 ) -> ConvertedStage:
     model = ir.load(source)
     ranges = calibrator.ranges(stage, source, ranged_tensors(model, keep))
-    quantized, report = quantize_model(model, ranges.limits(), keep=keep, unsigned=unsigned)
+    quantized, report = quantize_model(
+        model, ranges.limits(), keep=keep, vanishing=ranges.vanishing(), unsigned=unsigned
+    )
     write_graph(quantized, target, external_above(source))
     log.info(
         "Quantised %d of %d weight GEMMs of %s: %.1f %% of their operations, %.1f %% of all",

@@ -15,7 +15,8 @@ from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.data.metrics import TOP1, measure
 from perceiver_deploy.errors import BundleError, ExportError, InputError, UsageError
 from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.export.quantize import count_quantized, quantize_int8
+from perceiver_deploy.export.quantization_report import count_quantized
+from perceiver_deploy.export.quantize import quantize_int8
 from perceiver_deploy.export.ranges import read_ranges
 from perceiver_deploy.manifest import Signature
 from tests.factories import KINDS

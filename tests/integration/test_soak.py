@@ -15,6 +15,8 @@ from perceiver_deploy import convert_bundle, export_model
 ROOT = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("PERCEIVER_DEPLOY_SOAK_SECONDS", "600"))
 SHORT_SECONDS = 3.0
+GROWTH, SHORT_GROWTH = 0.02, 0.25
+"""Of memory, after the warm-up. In a few seconds on a busy machine, allocators are still filling up."""
 WAYS = [(runtime, variant) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")]
 
 
@@ -33,18 +35,18 @@ def soak(bundle, runtime, variant, seconds):
     return json.loads(result.stdout)
 
 
-def check(result):
+def check(result, growth):
     assert result["calls"] >= 16, result
     assert result["differing"] == 0, result
-    assert result["growth"] <= 0.02, result
+    assert result["growth"] <= growth, result
 
 
 @pytest.mark.parametrize(("runtime", "variant"), WAYS)
-def test_sixteen_threads_get_the_bits_of_one_thread_and_memory_stays(bundle, runtime, variant):
-    check(soak(bundle, runtime, variant, SHORT_SECONDS))
+def test_sixteen_threads_get_the_bits_of_one_thread(bundle, runtime, variant):
+    check(soak(bundle, runtime, variant, SHORT_SECONDS), SHORT_GROWTH)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("runtime", "variant"), WAYS)
 def test_sixteen_threads_for_ten_minutes_get_the_bits_of_one_thread_and_memory_stays(bundle, runtime, variant):
-    check(soak(bundle, runtime, variant, SECONDS))
+    check(soak(bundle, runtime, variant, SECONDS), GROWTH)

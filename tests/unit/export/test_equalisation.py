@@ -13,6 +13,7 @@ from perceiver_deploy.export.equalisation import ChannelPeaks, equalise, equalis
 from perceiver_deploy.export.quantize import quantize_int8, ranged_tensors
 from perceiver_deploy.manifest import Axis, Stage, TensorSpec
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 from tests.factories import relative_l2
 
 CHANNELS, OUT = 16, 12
@@ -72,7 +73,7 @@ def run(path):
         inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", CHANNELS)),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", OUT)),),
     )
-    with OnnxRuntimeSession(path, stage, {"batch": Axis(opt=1)}, 1) as session:
+    with OnnxRuntimeSession(path, stage, {"batch": Axis(opt=1)}, RuntimeSettings(threads=1)) as session:
         return session.run(batches()[0])["y"]
 
 

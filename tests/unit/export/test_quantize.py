@@ -85,6 +85,47 @@ def test_a_name_to_keep_that_no_gemm_has_is_refused(graph, tmp_path):
         quantize_int8(graph, tmp_path / "int8.onnx", RANGES, keep=["residual/Add"])
 
 
+def attention_graph(path):
+    """y = softmax(q k) v, with projections before and after it."""
+    info = helper.make_tensor_value_info
+    made = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["q"], name="query"),
+            helper.make_node("MatMul", ["q", "k"], ["scores"], name="scores"),
+            helper.make_node("Softmax", ["scores"], ["probabilities"], axis=-1),
+            helper.make_node("MatMul", ["probabilities", "v"], ["attended"], name="values"),
+            helper.make_node("MatMul", ["attended", "w"], ["y"], name="output"),
+        ],
+        "g",
+        [
+            info("x", TensorProto.FLOAT, [1, 1, 2, 8]),
+            info("k", TensorProto.FLOAT, [1, 1, 8, 3]),
+            info("v", TensorProto.FLOAT, [1, 1, 3, 8]),
+        ],
+        [info("y", TensorProto.FLOAT, [1, 1, 2, 8])],
+        [numpy_helper.from_array(np.eye(8, dtype=np.float32), "w")],
+        value_info=[
+            *(info(name, TensorProto.FLOAT, [1, 1, 2, 8]) for name in ("q", "attended")),
+            *(info(name, TensorProto.FLOAT, [1, 1, 2, 3]) for name in ("scores", "probabilities")),
+        ],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.049, []), (0.31, ["values"])])
+def test_values_weighted_by_probabilities_that_vanish_in_int8_stay_float(tmp_path, share, left):
+    path = attention_graph(tmp_path / "graph.onnx")
+    ranges = dict.fromkeys(ranged_tensors(ir.load(path)), (-1.0, 1.0))
+    shares = {"probabilities": share, "x": 0.9}  # of what is no attention's, any share may vanish
+    report = quantize_int8(path, tmp_path / "int8.onnx", ranges, vanishing=shares)
+    assert list(report.left) == left
+    assert all("31% of what its queries attend to" in reason for reason in report.left.values())
+    nodes = readers(tmp_path / "int8.onnx")
+    assert nodes["values"] == (["Softmax", "input"] if left else ["DequantizeLinear"] * 2)
+    assert nodes["scores"] == nodes["output"] == ["DequantizeLinear"] * 2
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.export.histogram import Histogram
-from perceiver_deploy.export.thresholds import LEVELS, PERCENTILE, choose_threshold
+from perceiver_deploy.export.thresholds import LEVELS, PERCENTILE, choose_threshold, vanishing_share
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 
@@ -60,3 +60,11 @@ def test_mse_is_as_good_as_the_best_of_a_fine_search():
 def test_no_threshold_exceeds_what_was_seen_and_zeros_do_not_decide(method):
     values = np.concatenate([np.zeros(500_000), np.random.default_rng(4).uniform(0.5, 1, 1000)])
     assert 0.9 <= choose_threshold(histogram_of(values), method) <= 1
+
+
+def test_vanishing_share_is_the_part_of_the_sum_below_half_a_step():
+    values = np.concatenate([np.full(1000, 0.003), np.full(10, 0.9), [1.0]])  # half a step of int8 at 1 is 0.0039
+    expected = 3.0 / (3.0 + 9.0 + 1.0)
+    assert vanishing_share(histogram_of(values), 1.0) == pytest.approx(expected, rel=0.1)  # a bin is 0.0005 wide
+    assert vanishing_share(histogram_of(-values), 1.0) == pytest.approx(expected, rel=0.1)
+    assert vanishing_share(histogram_of(values), 0.5) == 0.0

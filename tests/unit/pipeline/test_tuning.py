@@ -136,6 +136,7 @@ def test_a_tuning_of_another_environment_is_ignored_with_the_reason(
     make_up_times(prefer("openvino", "int8"))
     tune_bundle(bundle)
     monkeypatch.setattr(tuned, name, value)
+    caplog.clear()  # of what tuning said
     with caplog.at_level(logging.WARNING, "perceiver_deploy"):
         assert opened_by(bundle) == ("onnxruntime", "fp32", None)
     (message,) = caplog.messages

@@ -1,0 +1,95 @@
+"""What an INT8 graph has quantised: weight GEMMs, the share of operations that they carry, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from perceiver_deploy.errors import ExportError
+from perceiver_deploy.export.flops import flops_by_node
+from perceiver_deploy.export.origin import stated_axes
+from perceiver_deploy.export.pair_placement import LAYOUT
+from perceiver_deploy.export.quantization_rules import gemms
+from perceiver_deploy.manifest import opt_sizes
+
+LEAST_SHARE = 0.9
+"""Of the FLOPs of weight GEMMs, what must be quantised unless a reason is known for the rest."""
+_UNKNOWN = "an operand has no Q/DQ pair"
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised, with the reason.
+
+    It is the second operand of a projection, the first one where a query is stored. The shares are of the FLOPs of
+    weight GEMMs, and of all FLOPs, that quantised nodes carry with the axes at their `opt` sizes.
+    """
+
+    weight_gemms: int
+    quantized: int
+    left: dict[str, str]
+    gemm_flops_share: float
+    flops_share: float
+
+    def lines(self) -> list[str]:
+        """For people: what is quantised, and what is not."""
+        shares = f"{self.gemm_flops_share:.1%} of their operations, {self.flops_share:.1%} of all"
+        first = f"{self.quantized} of {self.weight_gemms} weight GEMMs quantised ({shares})"
+        return [first, *(f"not quantised: {name}: {reason}" for name, reason in self.left.items())]
+
+
+def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> QuantizationReport:
+    """Count the weight GEMMs of a Q/DQ graph that read their weight through DequantizeLinear; `left` has reasons."""
+    shapes = [value.shape for value in model.graph.inputs if value.shape is not None]
+    ones = {str(size.value): 1 for shape in shapes for size in shape if isinstance(size, ir.SymbolicDim)}
+    flops = flops_by_node(model, ones | opt_sizes(stated_axes(model)))  # a graph that is not ours states no axes
+    weight_gemms = [node for node in gemms(model) if any(map(is_weight, node.inputs[:2]))]
+    quantized = {node for node in gemms(model) if all(map(_is_dequantized, node.inputs[:2]))}
+    counted = [node for node in weight_gemms if node in quantized]
+    reasons = dict(left or {}) | {
+        str(node.name): _UNKNOWN for node in weight_gemms if node not in quantized and node.name not in (left or {})
+    }
+    return QuantizationReport(
+        weight_gemms=len(weight_gemms),
+        quantized=len(counted),
+        left=reasons,
+        gemm_flops_share=_share(flops, counted, weight_gemms),
+        flops_share=_share(flops, quantized, flops),
+    )
+
+
+def _share(flops: Mapping[ir.Node, int], part: Collection[ir.Node], whole: Collection[ir.Node]) -> float:
+    total = sum(flops[node] for node in whole)
+    return sum(flops[node] for node in part) / total if total else 0.0
+
+
+def require_share(report: QuantizationReport) -> None:
+    """Raise an `ExportError` where nothing is quantised, or less than `LEAST_SHARE` without a known reason."""
+    if report.quantized == 0:
+        raise ExportError(
+            f"None of the {report.weight_gemms} weight GEMMs of the graph was quantised, so there is no INT8 model to "
+            "write. Check that the graph holds MatMul or Gemm nodes with constant weights."
+        )
+    unexplained = [name for name, reason in report.left.items() if reason == _UNKNOWN]
+    if unexplained and report.gemm_flops_share < LEAST_SHARE:
+        raise ExportError(
+            f"Quantised weight GEMMs carry {report.gemm_flops_share:.1%} of the operations of all weight GEMMs; "
+            f"expected at least {LEAST_SHARE:.0%}. Left without a known reason: {', '.join(unexplained)}."
+        )
+
+
+def is_weight(operand: ir.Value | None) -> bool:
+    """Whether a GEMM's operand is stored, as it is or quantised."""
+    producer = None if operand is None else operand.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        operand = producer.inputs[0]
+    return operand is not None and operand.is_initializer()
+
+
+def _is_dequantized(operand: ir.Value | None) -> bool:
+    producer = None if operand is None else operand.producer()
+    while producer is not None and producer.op_type in LAYOUT:
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
+    return producer is not None and producer.op_type == "DequantizeLinear"
