@@ -12,7 +12,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet, Split
 from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores, format_value, measure
 from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.statistics import Difference, McNemar, mcnemar, paired_difference
+from perceiver_deploy.evaluate.statistics import McNemar, mcnemar, paired_difference
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def measure_drops(outputs: Arrays, eager: Arrays, data: Split, metrics: Sequence
 
 def _measure_drop(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> Drop:
     found, wanted = (example_scores(metric, each, data) for each in (outputs, eager))
-    eager_value, value = float(np.nanmean(wanted)), float(np.nanmean(found))
-    if (np.isnan(found) & ~np.isnan(wanted)).any():
-        lost = Difference(np.inf, (np.inf, np.inf), len(wanted))  # outputs that give no score have lost everything
-        return Drop(metric.name, metric.unit, eager_value, value, lost.mean, lost.interval, lost.pairs, None)
+    eager_value = float(np.nanmean(wanted))
+    if (np.isnan(found) & ~np.isnan(wanted)).any():  # outputs that give no score have lost everything
+        return Drop(metric.name, metric.unit, eager_value, np.nan, np.inf, (np.inf, np.inf), len(wanted), None)
+    value = float(np.nanmean(found))
     better, worse = (wanted, found) if metric.higher_is_better else (found, wanted)
     lost = paired_difference(better, worse)
     test = mcnemar(found, wanted) if are_hits(found) and are_hits(wanted) else None

@@ -49,6 +49,11 @@ def judging_runtimes(runtimes: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ..
     return ("onnxruntime",)
 
 
+def read_judgement(document: Any) -> Judgement:
+    """What `Judgement.to_json` gave."""
+    return Judgement(_DROPS.validate_python(document))
+
+
 class Trials:
     """Runs graphs on held-out examples, `rows` at a time, beside eager float32."""
 
@@ -117,8 +122,7 @@ class Findings:
 
     def judgement(self, step: str, judge: Callable[[], Judgement]) -> Judgement:
         """The judgement of a step, made if it is not known."""
-        document = self._step(step, lambda: judge().to_json())
-        return Judgement(_DROPS.validate_python(document))
+        return read_judgement(self._step(step, lambda: judge().to_json()))
 
     def remove(self) -> None:
         """The search has ended."""
