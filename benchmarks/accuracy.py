@@ -34,8 +34,10 @@ JUDGED = "int8"
 POINTS = 0.005
 """What the share of right answers may fall by, or one row, whichever is more."""
 BOUNDS = {"px": ("relative", 0.01), "bit": ("relative", 0.01), "dB": ("absolute", 0.5)}
-LEAST_SQNR = 10.0
-"""Signal to quantisation noise of every output against eager's, in dB."""
+LEAST_SQNR = 20.0
+"""Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
+NEAR_SILENCE = ("audio_reconstruction",)
+"""Outputs that PSNR alone judges, because the signal itself is near zero."""
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def candidate(path: Path, runtime: str, variant: str, data: DataSet, eager: Arra
     failures += [
         f"{output}: SQNR {found['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR:.0f} dB"
         for output, found in figures.items()
-        if found["sqnr_db"] is not None and found["sqnr_db"] < LEAST_SQNR
+        if output not in NEAR_SILENCE and found["sqnr_db"] is not None and found["sqnr_db"] < LEAST_SQNR
     ]
     return {
         "variant": variant,
