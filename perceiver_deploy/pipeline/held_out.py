@@ -90,6 +90,7 @@ def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -
     if calibration is not None and Path(calibration).exists() and path.exists() and path.samefile(calibration):
         raise UsageError(f"{path} was calibrated on, so it says little of other data. Give other data to --held-out.")
     arrays = read_arrays(path)
+    digest = arrays_digest(arrays)
     stage = manifest.stages["full"]
     labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in stage.inputs} else None
     check_inputs(arrays, stage.inputs, manifest.axes)
@@ -100,7 +101,7 @@ def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -
     if labels is not None and len(labels) != rows:
         raise InputError(f"{path} has {len(labels)} labels for {rows} examples; expected one an example.")
     split = Split(batched, np.arange(rows) if labels is None else labels, shared)
-    return HeldOut(str(path), split, metrics, arrays_digest(split.rows(slice(None)) | {LABELS: split.targets}))
+    return HeldOut(str(path), split, metrics, digest)
 
 
 def _metrics(manifest: Manifest, path: Path) -> tuple[Metric, ...]:
