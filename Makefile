@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := dev,rtx
+TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-cpp cpp data check schema tables clean
+.PHONY: demo test test-full test-gpu test-cpp cpp data check schema tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -21,6 +22,17 @@ test-cpp: data cpp
 
 test-full: data cpp
 	$(BIN)/pytest
+
+# On a machine with an NVIDIA GPU: every shipped task in every runtime that is installed, then the measurements. In an
+# environment of its own, because onnxruntime-gpu and onnxruntime share one import folder.
+test-gpu: $(STAMP)
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet torch==2.13.0 --index-url $(TORCH_CUDA)
+	.venv-gpu/bin/pip install --quiet --editable '.[export,train,media,report,rtx,cuda]' 'onnxruntime-gpu[cuda,cudnn]' \
+		'tensorrt-cu13>=10.13,<11' onnxruntime-ep-nv-tensorrt-rtx-cu13 pytest
+	.venv-gpu/bin/perceiver-deploy data fetch --quiet > /dev/null
+	.venv-gpu/bin/python -m pytest tests/gpu -rs
+	.venv-gpu/bin/python benchmarks/gpu.py
 
 # Builds the C++ library three times, with what it needs from Debian's packages and CMake, Ninja and g++ of the system.
 cpp:

@@ -7,7 +7,10 @@ an environment of its own. All run in turn, batch 1, with our graph's matrix pro
 limits). Shipped models run on a row of their own data beside our eager model. Writes results/cpu_peers.json after
 each model.
 
-    python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE]
+    python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE] [--folder FOLDER [--prepare]]
+
+With `--folder`, what is made stays there and is not made again; `--prepare` makes it and measures nothing, so that a
+machine needs to be idle for the measurement alone.
 
 Models: fourier, language, language-256, learned, conv, flow, digits, sentiment (the default: all).
 """
@@ -77,8 +80,9 @@ class FullSizeModel:
 
     def make(self) -> Measured:
         """Everything there is to run."""
-        log.info("%s: making the checkpoint and what transformers gives", self._plan.plan)
-        self._python("peers.prepare", "full", self._plan.plan, str(self._folder), str(self._plan.calibration))
+        if not (self._folder / "usual.npz").exists():
+            log.info("%s: making the checkpoint and what transformers gives", self._plan.plan)
+            self._python("peers.prepare", "full", self._plan.plan, str(self._folder), str(self._plan.calibration))
         sample = load_sample(self._folder / "usual.npz")
         measured = Measured(
             Case(self._sizes, sample.inputs, sample.float32),
@@ -113,11 +117,13 @@ class FullSizeModel:
         signature = self._folder / "signature.json"
         if peer == "onnxruntime dynamic int8":
             target = self._folder / "dynamic" / "model.onnx"
-            self._python("peers.quantize_dynamic", str(plain), str(target))
+            if not target.exists():
+                self._python("peers.quantize_dynamic", str(plain), str(target))
             return GraphSource(peer, "onnxruntime", target, signature)
         target = self._folder / "nncf" / "model.xml"
         script, calibration = str(HERE / "peers" / "quantize_nncf.py"), str(self._folder / "calibration.npz")
-        run([str(NNCF.python()), script, str(plain), str(target), calibration], self._threads, PYTHONPATH="")
+        if not target.exists():
+            run([str(NNCF.python()), script, str(plain), str(target), calibration], self._threads, PYTHONPATH="")
         return GraphSource(peer, "openvino", target, signature)
 
     def _python(self, module: str, *arguments: str) -> Any:
@@ -140,13 +146,15 @@ def make_shipped(plan: Shipped, folder: Path, threads: int) -> Measured:
 
 def make_ours(checkpoint: str, bundle: Path, calibration: str, threads: int) -> dict[str, Source]:
     """A bundle by our verbs, and every variant of it in every CPU runtime, by name."""
-    log.info("making %s", bundle)
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     verb = [sys.executable, "-m", "perceiver_deploy.cli"]
-    run([*verb, "export", checkpoint, "-o", str(bundle), "--no-validate"], threads, PYTHONPATH=path)
+    if not bundle.exists():
+        log.info("making %s", bundle)
+        run([*verb, "export", checkpoint, "-o", str(bundle), "--no-validate"], threads, PYTHONPATH=path)
     convert = [*verb, "convert", str(bundle), "--precision", "int8", "--calibration", calibration]
-    for options in ([], ["--for", "cpu"]):
-        run([*convert, *options], threads, PYTHONPATH=path)
+    for variant, options in (("int8", []), ("int8-cpu", ["--for", "cpu"])):
+        if variant not in Bundle.open(bundle).manifest.variants:
+            run([*convert, *options], threads, PYTHONPATH=path)
     return {
         f"{OURS} {variant} in {runtime}": CandidateName(bundle, runtime, variant)
         for variant in Bundle.open(bundle).manifest.variants
@@ -162,15 +170,18 @@ def run(command: list[str], threads: int, **variables: str) -> str:
     ).stdout
 
 
-def measure(name: str, threads: int, folder: Path) -> dict[str, Any]:
+def make(name: str, threads: int, folder: Path) -> Measured:
+    """What there is to run of one model."""
+    plan = MODELS[name]
+    if isinstance(plan, Shipped):
+        return make_shipped(plan, folder, threads)
+    return FullSizeModel(plan, folder, threads).make()
+
+
+def measure(name: str, measured: Measured, threads: int) -> dict[str, Any]:
     """The figures of one model."""
     started = time.perf_counter()
     plan = MODELS[name]
-    measured = (
-        make_shipped(plan, folder, threads)
-        if isinstance(plan, Shipped)
-        else FullSizeModel(plan, folder, threads).make()
-    )
     sources = [*measured.sources.values(), *measured.limits.values()]
     fresh = isinstance(plan, FullSize) and plan.fresh
     timings = time_beside(sources, measured.case.inputs, threads=threads, rounds=plan.rounds, fresh=fresh)
@@ -205,6 +216,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--threads", type=int, default=2, help="for every candidate")
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=Path, help="where to make and keep the models")
+    parser.add_argument("--prepare", action="store_true", help="make them and measure nothing")
     options = parser.parse_args()
     if unknown := {*options.models} - {*MODELS}:
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
@@ -212,9 +225,14 @@ def main() -> None:
     log.setLevel("INFO")
     failed = []
     for model in options.models or MODELS:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) if options.folder is None else options.folder / model
+            folder.mkdir(parents=True, exist_ok=True)
             try:
-                found = measure(model, options.threads, Path(folder))
+                measured = make(model, options.threads, folder)
+                if options.prepare:
+                    continue
+                found = measure(model, measured, options.threads)
             except (PerceiverDeployError, subprocess.SubprocessError) as error:
                 failed.append(model)
                 log.error("%s was not finished: %s\n%s", model, error, getattr(error, "stderr", None) or "")

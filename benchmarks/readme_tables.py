@@ -1,4 +1,4 @@
-"""Write the README's tables from the figures in results/ and beside the shipped checkpoints.
+"""Write the tables of README and docs from the figures in results/ and beside the shipped checkpoints.
 
 With --check, say whether they agree instead.
 
@@ -18,7 +18,7 @@ from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.model.checkpoints.loading import SHIPPED, shipped_names
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def digits(document: dict[str, Any]) -> str:
@@ -98,6 +98,33 @@ def export_peers(document: dict[str, Any]) -> str:
             speed = f"{limit['seconds']:.2f} s, {eager['median'] / limit['seconds']:.2f}x"
             lines.append(["", "limit: our graph's matrix products alone", *[""] * 4, speed, speed])
     return table(header, lines)
+
+
+def engines(document: dict[str, Any]) -> str:
+    """Of each engine: seconds that the build took, size, and how many matrix products have inputs of which type."""
+    precisions = ("fp32", "fp16", "int8")
+    rows = []
+    names = [*shipped_names(), *document["models"]]  # the shipped ones first
+    for model in dict.fromkeys(name for name in names if name in document["models"]):
+        found = document["models"][model]
+        cells = [engine_cell(found.get(precision)) for precision in precisions]
+        attentions = found.get("fp16", {})
+        fusible = (
+            f"{attentions['fusible_attentions']} of {attentions['attentions']}" if "attentions" in attentions else ""
+        )
+        memory = found["fp32"].get("activation_bytes")
+        rows.append([f"`{model}`", *cells, fusible, f"{memory / 1e6:,.0f} MB" if memory else ""])
+    return table(["model", *precisions, "attentions that TensorRT can fuse in fp16", "memory at max, fp32"], rows)
+
+
+def engine_cell(row: dict[str, Any] | None) -> str:
+    """Seconds, megabytes, and the types of matrix products."""
+    if row is None:
+        return ""
+    if "refused" in row:
+        return "refused"
+    gemms = ", ".join(f"{count} {dtype}" for dtype, count in row["gemm_dtypes"].items())
+    return f"{row['build_seconds']:.1f} s, {row['engine_bytes'] / 1e6:.1f} MB, {gemms}"
 
 
 def latency_cell(latency: dict[str, Any] | None, eager: dict[str, Any]) -> str:
@@ -229,7 +256,7 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
     return lambda: make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
 
 
-TABLES: dict[str, Callable[[], str]] = {
+README_TABLES: dict[str, Callable[[], str]] = {
     "digits": from_results("digits/benchmark.json", digits),
     "trained": trained,
     "accuracy": from_results("accuracy.json", accuracy),
@@ -237,27 +264,32 @@ TABLES: dict[str, Callable[[], str]] = {
     "export_peers": from_results("export_peers.json", export_peers),
     "full_size_parity": from_results("full_size_parity.json", full_size_parity),
 }
+PAGES = {
+    "README.md": README_TABLES,
+    "docs/tensorrt.md": {"engines": from_results("engines.json", engines)},
+}
 
 
-def render(text: str) -> str:
-    """The README with every table made anew."""
-    for name, make in TABLES.items():
+def render(page: str, text: str) -> str:
+    """A page with every table made anew."""
+    for name, make in PAGES[page].items():
         content = make()
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(pattern, lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text, flags=re.DOTALL)
         if count != 1:
-            sys.exit(f"README.md has {count} places for table {name!r}, expected 1")
+            sys.exit(f"{page} has {count} places for table {name!r}, expected 1")
     return text
 
 
 def main() -> None:
     """Write, or check."""
-    text = README.read_text(encoding="utf-8")
-    made = render(text)
-    if "--check" not in sys.argv:
-        README.write_text(made, encoding="utf-8")
-    elif made != text:
-        sys.exit("README.md does not agree with benchmarks/results/; run: make tables")
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        made = render(page, text)
+        if "--check" not in sys.argv:
+            (ROOT / page).write_text(made, encoding="utf-8")
+        elif made != text:
+            sys.exit(f"{page} does not agree with benchmarks/results/; run: make tables")
 
 
 if __name__ == "__main__":

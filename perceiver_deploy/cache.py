@@ -31,3 +31,14 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def make_room(folder: Path, pattern: str, most_bytes: int, needed: int) -> None:
+    """Delete files of a folder, those used least recently first, until `needed` more bytes fit into `most_bytes`."""
+    found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(pattern))
+    total = sum(size for _, size, _ in found) + needed
+    for _, size, path in found:
+        if total <= most_bytes:
+            break
+        path.unlink(missing_ok=True)
+        total -= size

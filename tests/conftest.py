@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from perceiver_deploy.runtimes import compiled_models
+from perceiver_deploy.export import engine, engine_cache
+from perceiver_deploy.runtimes import compiled_models, loaded_engine, onnxruntime_gpu
 from tests.factories import directory_content
 from tests.task_factories import named_model
 
@@ -21,11 +22,12 @@ torch.set_num_threads(1)  # the suite runs one process a core
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_models_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Models that tests compile are kept, as a user's are, but not among the user's."""
+def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled_models, "cache_directory", lambda: folder)
+        for module in (compiled_models, engine, engine_cache, loaded_engine, onnxruntime_gpu):
+            patch.setattr(module, "cache_directory", lambda: folder)
         yield
 
 

@@ -44,6 +44,11 @@ def _show(console: Console, diagnosis: Diagnosis) -> None:
     console.print(f"Runtimes that can run a bundle here: {', '.join(diagnosis.runtimes) or 'none'}")
     environment = diagnosis.environment
     console.print(f"{environment['processor']}, {environment['cores']} cores, {environment['system']}")
+    lacking = [(name, "; ".join(pieces) or "nothing") for name, pieces in diagnosis.gpu_runtimes.items()]
+    console.print(make_table("Runtimes on an NVIDIA GPU", ("runtime", "missing here"), lacking))
+    for gpu in diagnosis.gpus:
+        memory = f"{gpu['memory_bytes'] / 2**30:.0f} GiB"
+        console.print(f"GPU: {gpu['name']}, compute capability {gpu['compute_capability']}, {memory}")
     console.print(f"NVIDIA driver: {diagnosis.gpu_driver or 'none'}")
     for problem in diagnosis.problems:
         console.print(f"- {problem}")

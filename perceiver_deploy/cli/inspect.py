@@ -23,12 +23,45 @@ if TYPE_CHECKING:
     example="perceiver-deploy inspect digits.bundle",
 )
 @click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|ONNX")
-def command(path: Path) -> Outcome:
+@click.option("--device", metavar="GPU", help="Show the least time that a GPU needs, such as h100, l4 or rtx4090.")
+def command(path: Path, device: str | None) -> Outcome:
     """Show inputs, outputs, axes and operators of a bundle or an ONNX file, and what each module takes."""
     from perceiver_deploy.pipeline.inspection import inspect_path
 
+    if device is not None:
+        return _roofline(path, device)
     inspection = inspect_path(path)
     return Outcome(inspection.to_json(), lambda console: _show(console, inspection))
+
+
+def _roofline(path: Path, name: str) -> Outcome:
+    from dataclasses import asdict
+
+    from perceiver_deploy.bundle import Bundle
+    from perceiver_deploy.cli.tables import make_table, megabytes
+    from perceiver_deploy.pipeline.roofline import device_named, latency_bounds
+
+    device, bundle = device_named(name), Bundle.open(path)
+    bounds = latency_bounds(bundle, device)
+
+    def show(console: Console) -> None:
+        rows = [
+            (
+                bound.stage,
+                bound.precision,
+                f"{bound.flops / 1e9:,.3f}",
+                megabytes(bound.bytes),
+                f"{1e6 * bound.compute_seconds:,.2f}",
+                f"{1e6 * bound.memory_seconds:,.2f}",
+                f"{1e6 * bound.seconds:,.2f} ({bound.limit})",
+            )
+            for bound in bounds
+        ]
+        headers = ("stage", "precision", "GFLOP", "read and written", "compute, us", "memory, us", "at least, us")
+        console.print(make_table(f"Least time on {device.title}, axes at opt sizes", headers, rows))
+        console.print(f"Peak rates: {device.source}")
+
+    return Outcome({"device": asdict(device), "bounds": [bound.to_json() for bound in bounds]}, show)
 
 
 def _show(console: Console, inspection: Inspection) -> None:

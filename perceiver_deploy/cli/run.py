@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("--runtime", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
+@click.option(
+    "--runtime",
+    default="auto",
+    show_default=True,
+    help="auto, onnxruntime, openvino, torch, or one of those on a GPU that doctor lists.",
+)
 @variant_option
 @threads_option
 @click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write what is not text into.")

@@ -61,7 +61,7 @@ class CandidateName:
 
     def open(self, threads: int | None) -> Session:
         """A session on it."""
-        settings = RuntimeSettings(threads=threads, keep_compiled=False)
+        settings = RuntimeSettings(threads=threads, keep_compiled=False).as_taken_by(self.runtime)
         return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=settings)
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 # TensorRT looks for a GPU whenever it reports an error, and reports that it has found none.
 _NO_GPU = "catchCudaError"
+# Said of every input of int64, which is what our graphs mean.
+_INT64 = "has Int64 binding"
 _REASONS = (
     re.compile(r'&& "(.+?)"', re.DOTALL),
     re.compile(r"Error Code \d+: [^(]*\((?:\[[^]]*] )?(.+?)\.? In \w+ at ", re.DOTALL),
@@ -33,20 +35,26 @@ class BuilderLog(logging.Handler):
         super().__init__()
         self.warnings: list[str] = []
         self.errors: list[str] = []
+        self._lines: list[str] = []
         self._layers = ""
         self._activation_bytes: list[int] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what is of use; the whole log of a large model has 80,000 lines."""
+        """Keep the message, and what it tells apart."""
         text = record.getMessage()
+        self._lines.append(f"[{record.levelname}] {text}")
         if record.levelno >= logging.ERROR:
             self.errors += [text] if _NO_GPU not in text else []
         elif record.levelno >= logging.WARNING:
-            self.warnings.append(text)
+            self.warnings += [text] if _INT64 not in text else []
         elif text.startswith("Layers:"):
             self._layers = text
         elif match := _ACTIVATIONS.match(text):
             self._activation_bytes.append(int(match[1]))
+
+    def text(self) -> str:
+        """The whole log; that of a large model has 80,000 lines."""
+        return "\n".join(self._lines) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """Layers by type, inputs of the matrix multiplications by dtype, memory reserved at the largest shapes.

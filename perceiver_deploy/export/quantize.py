@@ -19,7 +19,7 @@ from perceiver_deploy.export.quantization_report import (
     is_weight,
     require_share,
 )
-from perceiver_deploy.export.quantization_rules import GEMMS, NOTHING_VANISHES, gemms, left_in_float32
+from perceiver_deploy.export.quantization_rules import GEMMS, NOTHING_LOST, gemms, left_in_float32
 
 with requires("cpu", "Quantising"):
     from onnxruntime.quantization import QuantType
@@ -33,11 +33,9 @@ _SHAPES_KNOWN = {"onnx.infer": "onnxruntime.quant"}
 """Metadata by which the quantiser knows that it need not infer shapes: an exported graph has them."""
 
 
-def ranged_tensors(
-    model: ir.Model, keep: Collection[str] = (), vanishing: Mapping[str, float] = NOTHING_VANISHES
-) -> list[str]:
+def ranged_tensors(model: ir.Model, keep: Collection[str] = (), lost: Mapping[str, float] = NOTHING_LOST) -> list[str]:
     """Names of the tensors whose ranges `quantize_int8` needs: what GEMMs take that is not stored."""
-    left = left_in_float32(model, keep, vanishing)
+    left = left_in_float32(model, keep, lost)
     operands = (value for node in gemms(model) if node.name not in left for value in node.inputs[:2])
     return list(dict.fromkeys(str(value.name) for value in operands if value and not value.is_initializer()))
 
@@ -48,7 +46,7 @@ def quantize_int8(
     thresholds: Mapping[str, tuple[float, float]],
     *,
     keep: Collection[str] = (),
-    vanishing: Mapping[str, float] = NOTHING_VANISHES,
+    lost: Mapping[str, float] = NOTHING_LOST,
     unsigned: bool = False,
 ) -> QuantizationReport:
     """Write an INT8 graph: activations a tensor, weights symmetric a channel, nothing else.
@@ -61,15 +59,15 @@ def quantize_int8(
         target: where to write.
         thresholds: range (low, high) of each of `ranged_tensors`; beyond it values saturate.
         keep: names of GEMMs that stay float32.
-        vanishing: of tensors, the share that INT8 rounds to zero. What weights values by probabilities of which more
-            than `MOST_VANISHING` do stays float32.
+        lost: of tensors, the share that INT8 loses. What weights values by probabilities of which it loses more than
+            `MOST_LOST` stays float32.
         unsigned: weight GEMMs read uint8 activations with a zero point, which TensorRT does not read.
 
     Raises:
         ExportError: a graph that is quantised already, a missing or unusable range, a name in `keep` that no GEMM has,
             or less than 90 % of the FLOPs of weight GEMMs quantised without a reason.
     """
-    quantized, report = quantize_model(ir.load(source), thresholds, keep=keep, vanishing=vanishing, unsigned=unsigned)
+    quantized, report = quantize_model(ir.load(source), thresholds, keep=keep, lost=lost, unsigned=unsigned)
     write_graph(quantized, target, external_above(source))
     return report
 
@@ -79,7 +77,7 @@ def quantize_model(
     thresholds: Mapping[str, tuple[float, float]],
     *,
     keep: Collection[str] = (),
-    vanishing: Mapping[str, float] = NOTHING_VANISHES,
+    lost: Mapping[str, float] = NOTHING_LOST,
     unsigned: bool = False,
 ) -> tuple[ir.Model, QuantizationReport]:
     """`quantize_int8` in memory: another model, and the report."""
@@ -87,8 +85,8 @@ def quantize_model(
         raise ExportError("The graph is quantised already. Quantise the float32 graph that it was made of.")
     if any(value.dtype in _HALF for value in model.graph.initializers.values()):
         raise ExportError("The graph is in half precision. Quantise the float32 graph that it was made of.")
-    left = left_in_float32(model, keep, vanishing)
-    for name in ranged_tensors(model, keep, vanishing):
+    left = left_in_float32(model, keep, lost)
+    for name in ranged_tensors(model, keep, lost):
         _require_range(name, thresholds)
     quantized = _with_pairs(model, thresholds, left, unsigned=unsigned)
     report = count_quantized(quantized, left)

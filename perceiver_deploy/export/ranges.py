@@ -12,20 +12,20 @@ from perceiver_deploy.bundle import sha256
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.export.graph_files import model_files
 from perceiver_deploy.export.histogram import Histogram
-from perceiver_deploy.export.thresholds import Method, choose_threshold, vanishing_share
+from perceiver_deploy.export.thresholds import Method, choose_threshold, lost_share
 from perceiver_deploy.strict import Strict
 
 
 class TensorRange(Strict):
     """The extremes that a tensor was seen to hold, and the largest magnitude that INT8 shall represent.
 
-    `vanishing`: what `thresholds.vanishing_share` says of it.
+    `lost`: what `thresholds.lost_share` says of it.
     """
 
     low: float
     high: float
     threshold: float
-    vanishing: float
+    lost: float
 
 
 class Ranges(Strict):
@@ -44,9 +44,9 @@ class Ranges(Strict):
             for name, found in self.tensors.items()
         }
 
-    def vanishing(self) -> dict[str, float]:
-        """Of each tensor, the share that INT8 rounds to zero."""
-        return {name: found.vanishing for name, found in self.tensors.items()}
+    def lost(self) -> dict[str, float]:
+        """Of each tensor, the share that INT8 loses."""
+        return {name: found.lost for name, found in self.tensors.items()}
 
     def to_json(self) -> str:
         """Text of the file, ending in a newline."""
@@ -60,7 +60,7 @@ def choose_ranges(histograms: Mapping[str, Histogram], method: Method) -> dict[s
 
 def _choose_range(seen: Histogram, method: Method) -> TensorRange:
     threshold = choose_threshold(seen, method)
-    return TensorRange(low=seen.low, high=seen.high, threshold=threshold, vanishing=vanishing_share(seen, threshold))
+    return TensorRange(low=seen.low, high=seen.high, threshold=threshold, lost=lost_share(seen, threshold))
 
 
 def read_ranges(path: Path) -> Ranges:

@@ -28,11 +28,13 @@ def choose_threshold(histogram: Histogram, method: Method) -> float:
     return largest if method == "minmax" else min(largest, _METHODS[method](histogram))
 
 
-def vanishing_share(histogram: Histogram, threshold: float) -> float:
-    """Of the sum of all magnitudes, what lies in values so small that int8 at this threshold rounds them to zero."""
-    mass = histogram.magnitudes() * (np.arange(BINS) + 0.5) * histogram.width
+def lost_share(histogram: Histogram, threshold: float) -> float:
+    """Of the sum of all magnitudes, what int8 loses: values that it rounds to zero, and all beyond the threshold."""
+    counts = histogram.magnitudes()
+    magnitudes = (np.arange(BINS) + 0.5) * histogram.width
     small = int(np.floor(threshold / LEVELS / 2 / histogram.width))
-    return float(mass[:small].sum() / mass.sum()) if mass.any() else 0.0
+    lost = counts[:small] @ magnitudes[:small] + counts @ np.maximum(magnitudes - threshold, 0)
+    return float(lost / (counts @ magnitudes)) if counts.any() else 0.0
 
 
 def _percentile(histogram: Histogram) -> float:

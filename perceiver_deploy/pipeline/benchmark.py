@@ -26,7 +26,9 @@ from perceiver_deploy.manifest import opt_sizes
 from perceiver_deploy.pipeline.held_out import labelled_data
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log, track
-from perceiver_deploy.runtimes.loading import installed_runtimes
+from perceiver_deploy.runtimes.loading import runtimes_here
+from perceiver_deploy.runtimes.side_car import engine_of
+from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
 
 BATCHES = (1, 32)
 SECONDS = 6.0
@@ -179,12 +181,8 @@ def _measure(
 
 def _candidates(bundle: Bundle) -> list[CandidateName]:
     names = [CandidateName(bundle.path, "torch", "fp32")]
-    for variant, description in bundle.manifest.variants.items():
-        names += [
-            CandidateName(bundle.path, runtime, variant)
-            for runtime in installed_runtimes()
-            if runtime in description.runtimes
-        ]
+    for variant in bundle.manifest.variants:
+        names += [CandidateName(bundle.path, runtime, variant) for runtime in runtimes_here(bundle, variant)]
     return names
 
 
@@ -194,6 +192,11 @@ def _file_bytes(bundle: Bundle, name: CandidateName) -> int:
     files = [graphs["full"]] if "full" in graphs else [*graphs.values()]
     if name.runtime == "torch":
         files = ["model.safetensors"]
+    elif name.runtime in FAMILIES:
+        files = [
+            bundle.manifest.engines[engine_of(bundle, name.runtime, name.variant, stage)].file
+            for stage in (["full"] if "full" in graphs else graphs)
+        ]
     return sum(map(bundle.manifest.stored_bytes, files))
 
 

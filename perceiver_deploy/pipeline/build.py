@@ -1,7 +1,8 @@
-"""Build: add a compiled TensorRT engine to a bundle."""
+"""Build: add a compiled engine of TensorRT or TensorRT-RTX to a bundle."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import platform
 import re
@@ -11,27 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.errors import BundleError, MissingError, UsageError
-from perceiver_deploy.export.engine import build_engine_bytes, capability_text, parse_compute_capability
-from perceiver_deploy.export.profiles import Profile, Sizes, input_profile, parse_shapes
-from perceiver_deploy.manifest import Engine
+from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.export.engine import BuildOptions, capability_text, parse_compute_capability
+from perceiver_deploy.export.engine_cache import build_or_reuse
+from perceiver_deploy.export.fusibility import FUSED
+from perceiver_deploy.manifest import Engine, StageName
 from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.gpu import driver_version, require_gpu
+from perceiver_deploy.runtimes.gpu_runtimes import reads_variants_for
+from perceiver_deploy.runtimes.profiles import Profile, Sizes, input_profile, parse_shapes
+from perceiver_deploy.runtimes.tensorrt_families import Family, engine_family
 
-ENGINE_FAMILY = "tensorrt-rtx"
+DEFAULT_CAPABILITY = "8.9"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DRIVER_VERSION = Path("/sys/module/nvidia/version")
 
 
 @dataclass
 class BuildResult:
-    """What a build did. `facts` is what the side-car holds."""
+    """What a build did. `facts` is what the side-car holds; `reused`: an equal engine was there from before.
+
+    `builder_log` is where the bundle has what the builder said, compressed.
+    """
 
     bundle: str
     name: str
     variant: str
     file: str
     engine_bytes: int
+    reused: bool
+    builder_log: str
     facts: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -42,73 +52,84 @@ class BuildResult:
 def build_engine(
     bundle: str | Path,
     *,
-    engine: str = ENGINE_FAMILY,
+    engine: str = "tensorrt-rtx",
     variant: str = "fp32",
+    stage: StageName = "full",
     shapes: Sequence[str] = (),
-    compute_capabilities: Sequence[str] = ("8.9",),
+    compute_capabilities: Sequence[str] | None = None,
+    refit: bool = False,
+    strip_weights: bool = False,
+    hardware_compatible: bool = False,
+    version_compatible: bool = False,
     name: str | None = None,
     force: bool = False,
 ) -> BuildResult:
-    """Compile a variant and add `engines/NAME.engine` with its side-car `engines/NAME.json` to the bundle.
+    """Compile a stage of a variant and add `engines/NAME.engine` with its side-car `engines/NAME.json` to the bundle.
+
+    An engine that was built before from the same graph, for the same shapes, with the same options and versions, is
+    taken from the user's cache.
 
     Args:
         bundle: the bundle's directory.
-        engine: "tensorrt-rtx"; its builder needs no GPU.
+        engine: "tensorrt-rtx", whose builder needs no GPU, or "tensorrt", whose builder times kernels on the GPU.
         variant: the variant to compile; its precision is the engine's.
-        shapes: sizes of axes, as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE`; see `export.profiles.parse_shapes` for the rest.
-        compute_capabilities: GPUs that the engine shall run on, as `8.9`.
-        name: name of the engine, by default `VARIANT-rtx`.
+        stage: the stage to compile.
+        shapes: sizes of axes, as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE`; an axis given several times makes as many profiles;
+            see `runtimes.profiles.parse_shapes`.
+        compute_capabilities: GPUs that an engine of TensorRT-RTX shall run on, by default `8.9` alone.
+        refit: let weights be replaced later; needs a GPU, also with TensorRT-RTX.
+        strip_weights: leave the weights out; they are put in from the variant's ONNX file when the engine is loaded.
+            Needs a GPU, also with TensorRT-RTX.
+        hardware_compatible: TensorRT only: for all GPUs from Ampere on.
+        version_compatible: TensorRT only: for later versions of the same major one.
+        name: name of the engine, by default `VARIANT-rtx` or `VARIANT-trt`, with the stage where it is not `full`.
         force: replace an engine of that name.
 
     Raises:
         UsageError: an option that cannot be used.
-        BundleError: no such bundle or variant, a variant that is not for TensorRT-RTX, or a name that is taken.
+        BundleError: no such bundle, variant or stage, a variant that is not for this engine, or a name that is taken.
         ExportError: TensorRT refuses the graph, or the model cannot run at these sizes.
-        MissingError: TensorRT-RTX is not installed, or `engine` is not built by this version.
+        MissingError: the library is not installed, or it needs a GPU to build.
         In each case the bundle is left as it was.
     """
-    _check_family(engine)
-    name = _checked_name(name or f"{variant}-rtx")
-    capabilities = list(dict.fromkeys(map(parse_compute_capability, compute_capabilities)))
-    if not capabilities:
-        raise UsageError("No compute capability is given; expected at least one, for example 8.9.")
+    family = engine_family(engine)
+    name = _checked_name(name or "-".join([variant, *([] if stage == "full" else [stage]), family.suffix]))
+    if compute_capabilities is None:
+        compute_capabilities = [DEFAULT_CAPABILITY] if family.ahead_of_time else []
+    capabilities = dict.fromkeys(map(parse_compute_capability, compute_capabilities))
+    options = BuildOptions(tuple(capabilities), refit, strip_weights, hardware_compatible, version_compatible)
+    options.require_buildable(family)
     with changed_bundle(bundle) as (staging, opened):
         if name in opened.manifest.engines and not force:
             raise BundleError(f"{bundle} has an engine {name!r} already. Choose another name, or replace it: --force.")
-        onnx = _source(opened, variant)
-        sizes = parse_shapes(shapes, opened.manifest.axes)
-        profile = input_profile(opened.manifest.stages["full"], sizes)
-        log.info("Building %s from %s for %s", name, onnx, ", ".join(map(capability_text, capabilities)))
-        data, facts = build_engine_bytes(opened.file(onnx), profile, capabilities)
+        onnx = _source(opened, variant, stage, family)
+        axes = opened.manifest.axes
+        sizes = parse_shapes(shapes, axes)
+        profiles = [input_profile(opened.manifest.stages[stage], each) for each in sizes]
+        log.info("Building %s from %s with %s", name, onnx, family.title)
+        built, reused = build_or_reuse(opened.file(onnx), opened.graph_digest(onnx), family, profiles, options)
         facts = {
-            "engine": engine,
+            "engine": family.name,
             "variant": variant,
-            "stage": "full",
+            "stage": stage,
             "precision": opened.variant(variant).precision,
             "onnx": {"file": onnx, "sha256": opened.manifest.files[onnx].sha256, "data": _weights(opened, onnx)},
-            "compute_capabilities": [capability_text(capability) for capability in capabilities],
+            "compute_capabilities": _targets(family, options),
             "os": {"system": platform.system(), "machine": platform.machine()},
-            "driver": _driver_version(),
-            **_profile_facts(sizes, profile),
-            **facts,
+            "driver": driver_version(),
+            **_profile_facts(sizes, profiles),
+            "attentions": _attentions(opened, variant, stage),
+            **built.facts,
         }
-        log.info("Built in %.1f s: %.1f MB", facts["seconds"], len(data) / 1e6)
-        added = Engine(variant=variant, stage="full", file=f"engines/{name}.engine")
-        staging.path(added.file).write_bytes(data)
+        log.info("Built in %.1f s: %.1f MB", facts["seconds"], len(built.content) / 1e6)
+        added = Engine(variant=variant, stage=stage, file=f"engines/{name}.engine")
+        builder_log = f"reports/{name}.builder.log.gz"
+        staging.path(added.file).write_bytes(built.content)
         staging.path(f"engines/{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        staging.path(builder_log).write_bytes(gzip.compress(built.log.encode(), mtime=0))
         engines = {**opened.manifest.engines, name: added}
         staging.finish(opened.manifest.model_copy(update={"engines": engines}))
-    return BuildResult(str(bundle), name, variant, added.file, len(data), facts)
-
-
-def _check_family(engine: str) -> None:
-    if engine == "tensorrt":
-        raise MissingError(
-            f"Engines of the package 'tensorrt' are not built by this version, which builds {ENGINE_FAMILY} only. "
-            f"Use --engine {ENGINE_FAMILY}, or give the variant's ONNX file to trtexec."
-        )
-    if engine != ENGINE_FAMILY:
-        raise UsageError(f"There is no engine {engine!r}; expected {ENGINE_FAMILY}.")
+    return BuildResult(str(bundle), name, variant, added.file, len(built.content), reused, builder_log, facts)
 
 
 def _checked_name(name: str) -> str:
@@ -120,21 +141,27 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _source(bundle: Bundle, variant: str) -> str:
+def _source(bundle: Bundle, variant: str, stage: StageName, family: Family) -> str:
     """Path in the bundle of the ONNX file to compile."""
-    chosen = bundle.variant(variant)
-    if ENGINE_FAMILY not in chosen.runtimes:
-        suited = [name for name, other in bundle.manifest.variants.items() if ENGINE_FAMILY in other.runtimes]
+    chosen, read = bundle.variant(variant), reads_variants_for(family.name)
+    if not set(chosen.runtimes) & set(read):
+        suited = [name for name, other in bundle.manifest.variants.items() if set(other.runtimes) & set(read)]
         raise BundleError(
-            f"Variant {variant!r} is for {', '.join(chosen.runtimes)}, not for {ENGINE_FAMILY}. "
+            f"Variant {variant!r} is for {', '.join(chosen.runtimes)}, not for {family.name}. "
             f"Variants that are: {', '.join(suited) or 'none'}."
         )
-    if "full" not in chosen.files:
+    if stage not in chosen.files:
         raise BundleError(
-            f"Variant {variant!r} has the stages {', '.join(chosen.files)}; engines are built from a variant with "
-            "the stage full."
+            f"Variant {variant!r} has the stages {', '.join(chosen.files)}, not {stage!r}. Choose one with --stage, "
+            "or export the checkpoint again with: --split"
         )
-    return chosen.files["full"]
+    return chosen.files[stage]
+
+
+def _targets(family: Family, options: BuildOptions) -> list[str]:
+    if family.ahead_of_time:
+        return [capability_text(capability) for capability in options.compute_capabilities]
+    return [require_gpu(f"Building a {family.title} engine").compute_capability]
 
 
 def _weights(bundle: Bundle, onnx: str) -> dict[str, str]:
@@ -143,16 +170,22 @@ def _weights(bundle: Bundle, onnx: str) -> dict[str, str]:
     return {name: bundle.manifest.files[name].sha256 for name in names}
 
 
-def _profile_facts(sizes: dict[str, Sizes], profile: Profile) -> dict[str, Any]:
+def _profile_facts(sizes: Sequence[dict[str, Sizes]], profiles: Sequence[Profile]) -> dict[str, Any]:
     return {
-        "axes": {axis: values._asdict() for axis, values in sizes.items()},
-        "shape_profiles": [{name: shapes._asdict() for name, shapes in profile.items()}],
+        "axes": [{axis: values._asdict() for axis, values in each.items()} for each in sizes],
+        "shape_profiles": [{name: shapes._asdict() for name, shapes in profile.items()} for profile in profiles],
     }
 
 
-def _driver_version() -> str | None:
-    """Version of NVIDIA's kernel driver, or None when there is none (or the system is not Linux)."""
-    try:
-        return _DRIVER_VERSION.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
+def _attentions(bundle: Bundle, variant: str, stage: StageName) -> list[dict[str, Any]]:
+    """Which attentions have a form that TensorRT documents a fused kernel for, by the graph; the log does not say."""
+    graph = bundle.variant(variant).recipe.get("graphs", {}).get(stage, {})
+    return [
+        {
+            "module": each["module"],
+            "count": each["count"],
+            "fusible": each["fuses"]["tensorrt"] == FUSED,
+            "why_not": None if each["fuses"]["tensorrt"] == FUSED else each["fuses"]["tensorrt"],
+        }
+        for each in graph.get("attentions", [])
+    ]

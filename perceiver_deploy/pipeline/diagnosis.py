@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.evaluate.environment import describe_environment, int8_problem
 from perceiver_deploy.machine import installed_version
+from perceiver_deploy.runtimes.gpu import Gpus, driver_version, find_gpus
+from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES, missing_pieces
 from perceiver_deploy.runtimes.loading import installed_runtimes
 
 _EXTRAS = {
@@ -15,13 +16,12 @@ _EXTRAS = {
     "train": ("accelerate", "scikit-learn"),
     "cpu": ("onnxruntime", "openvino"),
     "cuda": ("onnxruntime-gpu",),
-    "trt": ("tensorrt", "polygraphy"),
-    "rtx": ("tensorrt-rtx-cu13", "polygraphy"),
+    "trt": ("tensorrt", "polygraphy", "cuda-bindings"),
+    "rtx": ("tensorrt-rtx-cu13", "polygraphy", "cuda-bindings"),
     "hf": ("transformers",),
     "media": ("pillow",),
     "report": ("jinja2",),
 }
-_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,17 @@ class ExtraStatus:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Runtimes that can run bundles here, state of every extra, problems that will bite, and the machine."""
+    """Runtimes that can run bundles here, state of every extra, problems that will bite, and the machine.
+
+    `gpu_runtimes` has what each runtime that needs a GPU lacks here; nothing where it can run.
+    """
 
     runtimes: tuple[str, ...]
     extras: tuple[ExtraStatus, ...]
     problems: tuple[str, ...]
     gpu_driver: str | None
+    gpus: tuple[dict[str, Any], ...]
+    gpu_runtimes: dict[str, list[str]]
     environment: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -50,7 +55,8 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at this installation and machine."""
-    driver = _DRIVER.read_text(encoding="utf-8").splitlines()[0] if _DRIVER.exists() else None
+    gpus = find_gpus()
+    lacking: dict[str, list[str]] = {name: missing_pieces(name) for name in GPU_RUNTIMES}
     extras = []
     for name, packages in _EXTRAS.items():
         versions = {package: installed_version(package) for package in packages}
@@ -59,11 +65,20 @@ def diagnose() -> Diagnosis:
         if install is not None and name == "cuda" and installed_version("onnxruntime"):
             install = f"pip uninstall onnxruntime, then {install}: they share one import folder"
         extras.append(ExtraStatus(name, versions, install))
-    runtimes = [*installed_runtimes(), *(["torch"] if installed_version("torch") else [])]
-    return Diagnosis(tuple(runtimes), tuple(extras), tuple(_problems(driver)), driver, describe_environment())
+    runtimes: list[str] = [*installed_runtimes(), *(["torch"] if installed_version("torch") else [])]
+    runtimes += [name for name, pieces in lacking.items() if not pieces]
+    return Diagnosis(
+        tuple(runtimes),
+        tuple(extras),
+        tuple(_problems(gpus)),
+        driver_version(),
+        tuple(asdict(gpu) for gpu in gpus.devices),
+        lacking,
+        describe_environment(),
+    )
 
 
-def _problems(driver: str | None) -> list[str]:
+def _problems(gpus: Gpus) -> list[str]:
     problems = []
     if installed_version("onnxruntime") and installed_version("onnxruntime-gpu"):
         problems.append(
@@ -74,6 +89,8 @@ def _problems(driver: str | None) -> list[str]:
         problems.append("No runtime is installed, so no bundle can be run: pip install 'perceiver-deploy[cpu]'")
     if (problem := int8_problem()) is not None:
         problems.append(problem)
-    if driver is None:
-        problems.append("No NVIDIA driver: TensorRT-RTX engines can be built ahead of time here, but not run.")
+    if gpus.problem is not None:
+        problems.append(
+            f"No GPU, because {gpus.problem}. TensorRT-RTX engines can be built ahead of time here, but not run."
+        )
     return problems

@@ -73,7 +73,7 @@ class Int8Stage:
             ir.load(self.source),
             self.ranges.limits(),
             keep=keep,
-            vanishing=self.ranges.vanishing(),
+            lost=self.ranges.lost(),
             unsigned=self.unsigned,
         )
         write_graph(quantized, target, external_above(self.source))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,20 @@ class Calibrator:
         )
         if self.given:
             return self._given(wanted, stage)
+        for name, found in self._kept():
+            if not difference(found, wanted) and found.tensors.keys() >= set(tensors):
+                log.info("Ranges of %s: %s is of the same graph, data and method and is used again", stage, name)
+                return found
+        return wanted.model_copy(update={"tensors": self._measure(wanted, stage, graph, tensors)})
+
+    def _kept(self) -> Iterator[tuple[str, Ranges]]:
+        """What the bundle has, but for files of another version."""
         for name in self.bundle.manifest.files:
             if name.startswith(f"{FOLDER}/"):
-                found = read_ranges(self.bundle.file(name))
-                if not difference(found, wanted) and found.tensors.keys() >= set(tensors):
-                    log.info("Ranges of %s: %s is of the same graph, data and method and is used again", stage, name)
-                    return found
-        return wanted.model_copy(update={"tensors": self._measure(wanted, stage, graph, tensors)})
+                try:
+                    yield name, read_ranges(self.bundle.file(name))
+                except InputError as error:
+                    log.warning("%s It is not used.", error)
 
     def _given(self, wanted: Ranges, stage: StageName) -> Ranges:
         found = {path: read_ranges(path) for path in self.given}

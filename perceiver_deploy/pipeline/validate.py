@@ -18,7 +18,7 @@ from perceiver_deploy.evaluate.parity import Candidate, Verdict, candidates_of, 
 from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.loading import installed_runtimes, load
+from perceiver_deploy.runtimes.loading import load, runtimes_here
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 REFERENCE_SECONDS = 120.0
@@ -87,11 +87,10 @@ def validate_bundle(
 def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
     found, settings = False, RuntimeSettings(threads=threads, keep_compiled=False)
     for name, variant in bundle.manifest.variants.items():
-        for runtime in installed_runtimes():
-            if runtime in variant.runtimes:
-                found = True
-                session = load(bundle, runtime=runtime, variant=name, settings=settings)
-                yield from candidates_of(session, name, variant.precision)
+        for runtime in runtimes_here(bundle, name):
+            found = True
+            session = load(bundle, runtime=runtime, variant=name, settings=settings.as_taken_by(runtime))
+            yield from candidates_of(session, name, variant.precision)
     if not found:
         raise MissingError(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.cache import cache_directory, make_room, write_whole
 from perceiver_deploy.machine import processor_name
 from perceiver_deploy.progress import log
 
@@ -54,7 +54,7 @@ def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.Compile
         return None
     model.content = content  # keeps the mapping as long as the model
     with contextlib.suppress(OSError):  # a cache that can only be read
-        path.touch()  # see _make_room
+        path.touch()  # see make_room
     return model
 
 
@@ -63,23 +63,12 @@ def _keep(model: openvino.CompiledModel, folder: Path, key: str) -> None:
     model.export_model(stream)
     content = stream.getvalue()
     try:
-        _make_room(folder, key, len(content))
+        for path in folder.glob(f"{key}-*.blob"):  # what cannot be used any more
+            path.unlink(missing_ok=True)
+        make_room(folder, "*.blob", MOST_BYTES, len(content))
         write_whole(folder / _name(key, content), content)
     except OSError as error:
         log.info("The compiled model is not kept for the next time: %s", error)
-
-
-def _make_room(folder: Path, key: str, needed: int) -> None:
-    """Delete what the new model replaces, then the models used least recently."""
-    for path in folder.glob(f"{key}-*.blob"):
-        path.unlink(missing_ok=True)
-    found = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.blob"))
-    total = sum(size for _, size, _ in found) + needed
-    for _, size, path in found:
-        if total <= MOST_BYTES:
-            break
-        path.unlink(missing_ok=True)
-        total -= size
 
 
 def _name(key: str, content: bytes | memoryview) -> str:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, MissingError, UsageError
-from perceiver_deploy.manifest import RuntimeName, StageName, Variant
+from perceiver_deploy.manifest import RuntimeName, StageName
+from perceiver_deploy.runtimes.gpu import find_gpus
+from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES, missing_pieces, reads_variants_for
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import RuntimeSettings
+from perceiver_deploy.runtimes.side_car import engine_of, find_engine
 from perceiver_deploy.runtimes.staged import StagedSession
+from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
 from perceiver_deploy.runtimes.tuned import tuned_choice
 
 CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -19,8 +23,22 @@ CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino"
 
 
 def installed_runtimes() -> list[RuntimeName]:
-    """Runtimes that can execute a variant on this machine."""
+    """Runtimes of the CPU that are installed."""
     return [name for name, package in CPU_RUNTIMES.items() if importlib.util.find_spec(package) is not None]
+
+
+def runtimes_here(bundle: Bundle, variant: str) -> list[str]:
+    """Runtimes that can execute a variant here, on the CPU or on a GPU, with an engine where one is needed."""
+    suited, files = set(bundle.variant(variant).runtimes), bundle.variant(variant).files
+    found: list[str] = [name for name in installed_runtimes() if name in suited]
+    if find_gpus().problem is not None:
+        return found
+    for name in GPU_RUNTIMES:
+        if not suited & set(reads_variants_for(name)) or missing_pieces(name):
+            continue
+        if name not in FAMILIES or all(find_engine(bundle, name, variant, stage) for stage in files):
+            found.append(name)
+    return found
 
 
 def load(
@@ -36,7 +54,9 @@ def load(
     Args:
         bundle: the bundle's directory.
         runtime: "onnxruntime", "openvino", "torch" (the source model, eager), or "auto": what `tune` chose for this
-            bundle on this machine; where it was not tuned, the first that is installed and that the variant is for.
+            bundle on this machine; where it was not tuned, the first of the CPU that is installed and that the variant
+            is for. On an NVIDIA GPU: "tensorrt" and "tensorrt-rtx" (an engine that `build` added), "onnxruntime-cuda",
+            "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx".
         variant: name of the variant; by default the one that `tune` chose with `runtime` "auto", otherwise `fp32`.
         precision: shorthand for the first variant of that precision.
         threads: number of threads; by default that of `tune`, otherwise the runtime's own choice. Shorthand for
@@ -45,7 +65,8 @@ def load(
 
     Raises:
         BundleError: no such bundle or variant, or a file that was changed.
-        MissingError: the runtime is not installed, or the processor does not have the precision of the hint.
+        MissingError: the runtime is not installed, what it needs of a GPU is not here, or the processor does not have
+            the precision of the hint.
         UsageError: arguments that contradict each other, or values that cannot be used.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -66,7 +87,9 @@ def _open(bundle: Bundle, runtime: str, name: str, settings: RuntimeSettings) ->
         stages, open_stage = manifest.stages, _eager_opener(bundle, name, settings)
     else:
         stages = {stage: manifest.stages[stage] for stage in variant.files}
-        open_stage = _graph_opener(bundle, variant, _choose_runtime(runtime, variant.runtimes, name), settings)
+        chosen = _choose_runtime(runtime, variant.runtimes, name)
+        opener = _gpu_opener if chosen in GPU_RUNTIMES else _graph_opener
+        open_stage = opener(bundle, name, chosen, settings)
     if stages.keys() == {"full"}:
         return open_stage("full")
     return StagedSession(manifest.stages["full"], manifest.axes, stages, open_stage)
@@ -85,17 +108,38 @@ def _eager_opener(bundle: Bundle, name: str, settings: RuntimeSettings) -> Calla
 
 
 def _graph_opener(
-    bundle: Bundle, variant: Variant, runtime: RuntimeName, settings: RuntimeSettings
+    bundle: Bundle, variant: str, runtime: str, settings: RuntimeSettings
 ) -> Callable[[StageName], Session]:
+    files = bundle.variant(variant).files
+
     def open_stage(name: StageName) -> Session:
-        file, stage, axes = bundle.file(variant.files[name]), bundle.manifest.stages[name], bundle.manifest.axes
+        file, stage, axes = bundle.file(files[name]), bundle.manifest.stages[name], bundle.manifest.axes
         if runtime == "onnxruntime":
             from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 
             return OnnxRuntimeSession(file, stage, axes, settings)
         from perceiver_deploy.runtimes.openvino import OpenVinoSession
 
-        return OpenVinoSession(file, stage, axes, settings, bundle.graph_digest(variant.files[name]))
+        return OpenVinoSession(file, stage, axes, settings, bundle.graph_digest(files[name]))
+
+    return open_stage
+
+
+def _gpu_opener(
+    bundle: Bundle, variant: str, runtime: str, settings: RuntimeSettings
+) -> Callable[[StageName], Session]:
+    chosen, manifest = bundle.variant(variant), bundle.manifest
+
+    def open_stage(name: StageName) -> Session:
+        if runtime in FAMILIES:
+            from perceiver_deploy.runtimes.tensorrt import TensorRTSession
+
+            return TensorRTSession(bundle, engine_of(bundle, runtime, variant, name), settings)
+        from perceiver_deploy.runtimes.onnxruntime_gpu import OnnxRuntimeGpuSession
+
+        file, stage = bundle.file(chosen.files[name]), manifest.stages[name]
+        known = next(known for known in GPU_RUNTIMES if known == runtime)
+        return OnnxRuntimeGpuSession(known, file, stage, manifest.axes, chosen.precision, settings)
 
     return open_stage
 
@@ -114,18 +158,19 @@ def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) ->
     )
 
 
-def _choose_runtime(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> RuntimeName:
+def _choose_runtime(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> str:
     if runtime == "auto":
         for name in installed_runtimes():
             if name in suited:
                 return name
         raise MissingError(
-            f"Variant {variant!r} is for {', '.join(suited)}, and none of them is installed. "
+            f"Variant {variant!r} is for {', '.join(suited)}, and none of them is installed for the CPU. "
             "Install them with: pip install 'perceiver-deploy[cpu]'"
         )
-    for name in CPU_RUNTIMES:
-        if name == runtime:
-            if name not in suited:
-                raise BundleError(f"Variant {variant!r} is for {', '.join(suited)}, not for {runtime}.")
-            return name
-    raise UsageError(f"There is no runtime {runtime!r}; expected auto, torch, {', '.join(CPU_RUNTIMES)}.")
+    reads: dict[str, tuple[RuntimeName, ...]] = {name: (name,) for name in CPU_RUNTIMES}
+    reads |= {name: reads_variants_for(name) for name in GPU_RUNTIMES}
+    if runtime not in reads:
+        raise UsageError(f"There is no runtime {runtime!r}; expected auto, torch, {', '.join(reads)}.")
+    if not set(reads[runtime]) & set(suited):
+        raise BundleError(f"Variant {variant!r} is for {', '.join(suited)}, not for {runtime}.")
+    return runtime

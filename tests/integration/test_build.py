@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import gzip
 import json
 import platform
 import shutil
@@ -10,12 +12,13 @@ import pytest
 from perceiver_deploy import build_engine, load
 from perceiver_deploy.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
+from perceiver_deploy.export import engine_cache
 from perceiver_deploy.manifest import Engine
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_deploy.model.input_config import TextInput
 from perceiver_deploy.model.perceiver import build_model
-from perceiver_deploy.pipeline import build
 from perceiver_deploy.pipeline.export import export_model
+from perceiver_deploy.runtimes import gpu
 
 needs_tensorrt = pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")
@@ -59,7 +62,7 @@ def test_engine_is_listed_with_digests_and_its_side_car_holds_the_facts(text_bun
     assert facts["precision"] == "fp32"
     graph = {"file": "onnx/fp32.onnx", "sha256": sha256(text_bundle / "onnx/fp32.onnx"), "data": {}}
     assert facts["onnx"] == graph
-    assert facts["axes"]["length"] == {"min": 16, "opt": 32, "max": 48}
+    assert facts["axes"][0]["length"] == {"min": 16, "opt": 32, "max": 48}
     assert facts["shape_profiles"] == [
         {name: {"min": [1, 16], "opt": [2, 32], "max": [4, 48]} for name in ("input_ids", "attention_mask")}
     ]
@@ -76,10 +79,74 @@ def test_side_car_tells_precision_and_memory_of_the_compiled_engine(text_bundle:
 def test_driver_is_recorded_where_there_is_one_and_null_where_not(
     text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "_DRIVER_VERSION", tmp_path / "version")
+    monkeypatch.setattr(gpu, "_KERNEL_MODULE", tmp_path / "version")
     assert build_engine(text_bundle).facts["driver"] is None
     (tmp_path / "version").write_text("580.65.06\n")
     assert build_engine(text_bundle, name="other").facts["driver"] == "580.65.06"
+
+
+def test_unchanged_build_is_taken_from_the_cache_and_any_change_is_built(text_bundle: Path) -> None:
+    shapes = ["length=7:17:37"]
+    first = build_engine(text_bundle, shapes=shapes)
+    again = build_engine(text_bundle, shapes=shapes, name="again")
+    assert (first.reused, again.reused) == (False, True)
+    bundle = Bundle.open(text_bundle)
+    assert bundle.file(first.file).read_bytes() == bundle.file(again.file).read_bytes()
+    assert again.facts == first.facts
+    logs = [gzip.decompress((text_bundle / result.builder_log).read_bytes()) for result in (first, again)]
+    assert logs[0] == logs[1]
+    assert b"Layers:" in logs[0]
+    for name, change in {
+        "shapes": {"shapes": ["length=7:17:38"]},
+        "capability": {"shapes": shapes, "compute_capabilities": ["12.0"]},
+    }.items():
+        assert not build_engine(text_bundle, name=name, **change).reused
+
+
+def test_engine_that_is_damaged_in_the_cache_is_built_again(
+    text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_cache, "cache_directory", lambda: tmp_path / "cache")
+    build_engine(text_bundle)
+    (kept,) = (tmp_path / "cache/engines").iterdir()
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    assert not build_engine(text_bundle, force=True).reused
+    kept.write_bytes(content[: len(content) // 2])
+    assert not build_engine(text_bundle, force=True).reused
+    assert build_engine(text_bundle, force=True).reused
+
+
+def test_repeated_axis_makes_buckets_in_one_engine(text_bundle: Path) -> None:
+    facts = build_engine(text_bundle, shapes=["length=8:16:24", "length=25:40:64", "batch=1:2:4"]).facts
+    assert [each["length"] for each in facts["axes"]] == [
+        {"min": 8, "opt": 16, "max": 24},
+        {"min": 25, "opt": 40, "max": 64},
+    ]
+    for profile, (least, most) in zip(facts["shape_profiles"], [(8, 24), (25, 64)], strict=True):
+        for shapes in profile.values():
+            assert (shapes["min"], shapes["max"]) == ((1, least), (4, most))
+
+
+def test_side_car_says_of_each_attention_whether_tensorrt_can_fuse_it(text_bundle: Path) -> None:
+    attentions = build_engine(text_bundle).facts["attentions"]
+    assert attentions[0]["module"] == "encoder.cross_attention"
+    assert not any(each["fusible"] for each in attentions)
+    assert all("only in fp16 or bf16" in each["why_not"] for each in attentions)
+
+
+def test_full_disk_leaves_the_bundle_as_it_was(text_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digests(text_bundle)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(BundleError, match=r"No space left on device.*Free some space"):
+        build_engine(text_bundle)
+    monkeypatch.undo()
+    assert digests(text_bundle) == before
 
 
 def test_bundle_still_runs_after_a_build(text_bundle: Path) -> None:
@@ -96,7 +163,7 @@ def test_engine_of_the_same_name_is_replaced_only_with_force(text_bundle: Path) 
     assert digests(text_bundle) == before
     build_engine(text_bundle, shapes=["length=32"], force=True)
     facts = json.loads((text_bundle / "engines/fp32-rtx.json").read_text())
-    assert facts["axes"]["length"] == {"min": 32, "opt": 32, "max": 32}
+    assert facts["axes"][0]["length"] == {"min": 32, "opt": 32, "max": 32}
     assert len(Bundle.open(text_bundle).manifest.engines) == 1
 
 
@@ -117,8 +184,15 @@ def test_engines_of_several_names_live_side_by_side(text_bundle: Path) -> None:
         ({"compute_capabilities": ["9.0"]}, UsageError, "12.1"),
         ({"compute_capabilities": []}, UsageError, "at least one"),
         ({"name": "../engine"}, UsageError, "'../engine'"),
-        ({"engine": "onnxruntime"}, UsageError, "expected tensorrt-rtx"),
-        ({"engine": "tensorrt"}, MissingError, "builds tensorrt-rtx only"),
+        ({"engine": "onnxruntime"}, UsageError, "expected tensorrt or tensorrt-rtx"),
+        ({"engine": "tensorrt"}, MissingError, "NVIDIA GPU"),
+        ({"engine": "tensorrt", "compute_capabilities": ["8.9"]}, UsageError, "GPU of this machine"),
+        ({"hardware_compatible": True}, UsageError, "--engine tensorrt"),
+        ({"refit": True}, MissingError, "NVIDIA GPU"),
+        ({"strip_weights": True}, MissingError, "no NVIDIA driver"),
+        ({"refit": True, "compute_capabilities": ["8.9", "12.0"]}, UsageError, "one engine for each"),
+        ({"stage": "encoder"}, BundleError, "--split"),
+        ({"shapes": ["length=8", "length=16", "batch=1", "batch=2", "batch=3"]}, UsageError, "3 profiles"),
         ({"variant": "int8"}, BundleError, "no variant 'int8'"),
     ],
 )

@@ -165,6 +165,20 @@ def test_ranges_are_kept_in_the_bundle_and_used_again_only_where_graph_data_and_
         assert before.threshold == max(-before.low, before.high) >= kept["int8"].tensors[name].threshold > 0
 
 
+def test_kept_ranges_of_another_version_are_measured_again_with_a_warning(digits, tmp_path, caplog):
+    bundle = tmp_path / "copy.bundle"
+    shutil.copytree(digits, bundle)
+    with changed_bundle(bundle) as (staging, opened):
+        old = json.loads(opened.file("calibration/int8.json").read_text())
+        for found in old["tensors"].values():
+            del found["lost"]
+        staging.path("calibration/int8.json").write_text(json.dumps(old))
+        staging.finish(opened.manifest)
+    convert_bundle(bundle, calibration="digits", force=True)
+    assert "does not hold ranges" in caplog.text
+    assert all(0 <= found.lost <= 1 for found in read_ranges(bundle / "calibration/int8.json").tensors.values())
+
+
 def test_given_ranges_give_the_same_graph_and_are_refused_for_other_data_method_or_graph(digits, tmp_path):
     bundle = tmp_path / "copy.bundle"
     shutil.copytree(digits, bundle)

@@ -13,7 +13,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.evaluate.parity import Candidate, judge
 from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.export.profiles import default_sizes
+from perceiver_deploy.runtimes.profiles import default_sizes
 from tests.task_factories import MODELS, named_model
 
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGETS = {"demo", "test", "test-full", "test-cpp", "check", "tables"}
+MAKE_TARGETS = {"demo", "test", "test-full", "test-gpu", "test-cpp", "check", "tables"}
 
 
 def blocks(language):

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import builtins
 import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -13,14 +11,26 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError, MissingError, UsageError
-from perceiver_deploy.export.engine import build_engine_bytes, buildable_capabilities, parse_compute_capability
-from perceiver_deploy.export.profiles import InputShapes, Profile
+from perceiver_deploy.export.engine import (
+    BuildOptions,
+    BuiltEngine,
+    build_engine_bytes,
+    buildable_capabilities,
+    load_builder,
+    parse_compute_capability,
+)
+from perceiver_deploy.runtimes.profiles import InputShapes, Profile
+from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")
 
 PROFILE = {"x": InputShapes((1, 4), (2, 4), (8, 4))}
-ADA = [(8, 9)]
+ADA = BuildOptions(compute_capabilities=((8, 9),))
+
+
+def compiled(path: Path, profile: Profile | None = None, options: BuildOptions = ADA) -> BuiltEngine:
+    return build_engine_bytes(path, FAMILIES["tensorrt-rtx"], [profile or PROFILE], options)
 
 
 def write_model(path: Path, nodes: list[onnx.NodeProto], initializers: list[onnx.TensorProto] | None = None) -> Path:
@@ -40,7 +50,7 @@ def linear(path: Path) -> Path:
 
 def refused(path: Path, profile: Profile | None = None) -> str:
     with pytest.raises(ExportError) as caught:
-        build_engine_bytes(path, PROFILE if profile is None else profile, ADA)
+        compiled(path, profile)
     return str(caught.value)
 
 
@@ -60,24 +70,21 @@ def test_compute_capability_that_cannot_be_built_for_lists_those_that_can(text: 
     assert repr(text) in str(caught.value)
 
 
-def test_missing_library_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def without_tensorrt(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "tensorrt_rtx":
-            raise ModuleNotFoundError("No module named 'tensorrt_rtx'", name="tensorrt_rtx")
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_tensorrt)
-    with pytest.raises(MissingError, match=r"'tensorrt_rtx'.*perceiver-deploy\[rtx\]"):
-        parse_compute_capability("8.9")
+@pytest.mark.parametrize(("family", "extra"), [("tensorrt-rtx", "rtx"), ("tensorrt", "trt")])
+def test_missing_library_names_the_extra_that_brings_it(
+    family: FamilyName, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = FAMILIES[family].module
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingError, match=rf"'{module}'.*perceiver-deploy\[{extra}\]"):
+        load_builder(FAMILIES[family])
 
 
 def test_engine_is_reproducible_and_facts_name_what_built_it(tmp_path: Path) -> None:
-    first, facts = build_engine_bytes(linear(tmp_path / "linear.onnx"), PROFILE, ADA)
-    second, _ = build_engine_bytes(tmp_path / "linear.onnx", PROFILE, ADA)
-    assert first == second
-    assert len(first) > 1000
+    first = compiled(linear(tmp_path / "linear.onnx"))
+    second, facts = compiled(tmp_path / "linear.onnx"), first.facts
+    assert first.content == second.content
+    assert len(first.content) > 1000
     assert facts["tensorrt_version"].startswith("1.")
     assert facts["tf32"] is False
     assert sum(facts["layers"].values()) > 0
@@ -99,7 +106,7 @@ def test_quantised_multiplication_is_compiled_to_int8(tmp_path: Path) -> None:
         "zeros": np.zeros(8, np.int8),
     }
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
-    _, facts = build_engine_bytes(write_model(tmp_path / "int8.onnx", nodes, tensors), PROFILE, ADA)
+    facts = compiled(write_model(tmp_path / "int8.onnx", nodes, tensors)).facts
     assert facts["gemm_dtypes"] == {"Int8": 1}
 
 
@@ -147,7 +154,7 @@ def test_types_that_do_not_agree_are_explained_without_a_word_about_the_missing_
 
 def test_operation_that_a_gpu_does_not_have_is_named_with_its_capability(tmp_path: Path) -> None:
     with pytest.raises(ExportError) as caught:
-        build_engine_bytes(linear(tmp_path / "linear.onnx"), PROFILE, [(7, 5)])
+        compiled(linear(tmp_path / "linear.onnx"), options=BuildOptions(((7, 5),)))
     assert "for compute capability 7.5: Cannot compile operation 'encoder.query/MatMul'" in str(caught.value)
     assert "FP32 GEMM is not supported" in str(caught.value)
 
@@ -170,7 +177,7 @@ def test_profile_beyond_a_position_table_is_refused(tmp_path: Path) -> None:
         for name, value in constants.items()
     ]
     path = write_model(tmp_path / "table.onnx", nodes, arrays)
-    build_engine_bytes(path, {"x": InputShapes((1, 4), (2, 4), (4, 4))}, ADA)
+    compiled(path, {"x": InputShapes((1, 4), (2, 4), (4, 4))})
     message = refused(path, {"x": InputShapes((1, 4), (2, 4), (8, 4))})
     assert "table.onnx cannot run at the sizes of the engine's profile" in message
     assert "embed/Concat" in message
@@ -186,7 +193,7 @@ def test_nothing_is_printed_and_logging_is_left_as_it_was(
     before = [getattr(G_LOGGER, name) for name in names]
     nodes = [helper.make_node("Fused", ["x"], ["y"], name="query/Fused", domain="custom")]
     with caplog.at_level(logging.DEBUG):
-        build_engine_bytes(linear(tmp_path / "linear.onnx"), PROFILE, ADA)
+        compiled(linear(tmp_path / "linear.onnx"))
         refused(write_model(tmp_path / "custom.onnx", nodes))
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []

@@ -114,11 +114,11 @@ def attention_graph(path):
 
 
 @pytest.mark.parametrize(("share", "left"), [(0.049, []), (0.31, ["values"])])
-def test_values_weighted_by_probabilities_that_vanish_in_int8_stay_float(tmp_path, share, left):
+def test_values_weighted_by_probabilities_that_int8_loses_stay_float(tmp_path, share, left):
     path = attention_graph(tmp_path / "graph.onnx")
     ranges = dict.fromkeys(ranged_tensors(ir.load(path)), (-1.0, 1.0))
-    shares = {"probabilities": share, "x": 0.9}  # of what is no attention's, any share may vanish
-    report = quantize_int8(path, tmp_path / "int8.onnx", ranges, vanishing=shares)
+    shares = {"probabilities": share, "x": 0.9}  # of what is no attention's, any share may be lost
+    report = quantize_int8(path, tmp_path / "int8.onnx", ranges, lost=shares)
     assert list(report.left) == left
     assert all("31% of what its queries attend to" in reason for reason in report.left.values())
     nodes = readers(tmp_path / "int8.onnx")

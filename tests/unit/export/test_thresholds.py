@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.export.histogram import Histogram
-from perceiver_deploy.export.thresholds import LEVELS, PERCENTILE, choose_threshold, vanishing_share
+from perceiver_deploy.export.thresholds import LEVELS, PERCENTILE, choose_threshold, lost_share
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 
@@ -62,9 +62,9 @@ def test_no_threshold_exceeds_what_was_seen_and_zeros_do_not_decide(method):
     assert 0.9 <= choose_threshold(histogram_of(values), method) <= 1
 
 
-def test_vanishing_share_is_the_part_of_the_sum_below_half_a_step():
+def test_lost_share_is_the_part_of_the_sum_below_half_a_step_or_beyond_the_threshold():
     values = np.concatenate([np.full(1000, 0.003), np.full(10, 0.9), [1.0]])  # half a step of int8 at 1 is 0.0039
-    expected = 3.0 / (3.0 + 9.0 + 1.0)
-    assert vanishing_share(histogram_of(values), 1.0) == pytest.approx(expected, rel=0.1)  # a bin is 0.0005 wide
-    assert vanishing_share(histogram_of(-values), 1.0) == pytest.approx(expected, rel=0.1)
-    assert vanishing_share(histogram_of(values), 0.5) == 0.0
+    total = 3.0 + 9.0 + 1.0
+    assert lost_share(histogram_of(values), 1.0) == pytest.approx(3.0 / total, rel=0.1)  # a bin is 0.0005 wide
+    assert lost_share(histogram_of(-values), 1.0) == pytest.approx(3.0 / total, rel=0.1)
+    assert lost_share(histogram_of(values), 0.5) == pytest.approx((10 * 0.4 + 0.5) / total, rel=0.05)

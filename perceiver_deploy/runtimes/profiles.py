@@ -37,24 +37,32 @@ Profile = dict[str, InputShapes]
 """Shapes by input name."""
 
 
-def parse_shapes(shapes: Iterable[str], axes: Mapping[str, Axis]) -> dict[str, Sizes]:
-    """Sizes of every axis: those given as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE` (fixed), defaults for the others.
+def parse_shapes(shapes: Iterable[str], axes: Mapping[str, Axis]) -> list[dict[str, Sizes]]:
+    """Sizes of every axis, for each profile: those given as `AXIS=MIN:OPT:MAX` or `AXIS=SIZE` (fixed), or defaults.
 
-    By default min and opt are the axis' own. So is max where the axis has one; otherwise it is 4 for `batch` and
-    twice opt for the others. Sizes that are not a multiple of what the axis needs are rounded up.
+    An axis that is given several times makes as many profiles, the first of them with its first sizes and so on; axes
+    given once have those sizes in all. By default min and opt are the axis' own. So is max where the axis has one;
+    otherwise it is 4 for `batch` and twice opt for the others. Sizes that are not a multiple of what the axis needs are
+    rounded up.
 
     Raises:
-        UsageError: not of that form, an axis that does not exist or is given twice, sizes out of order, or sizes
-            that the axis cannot take.
+        UsageError: not of that form, an axis that does not exist, axes that are given several times but not equally
+            often, sizes out of order, or sizes that the axis cannot take.
     """
-    given: dict[str, Sizes] = {}
+    given: dict[str, list[Sizes]] = {}
     for text in shapes:
         name, sizes = _parse(text, axes)
-        if name in given:
-            raise UsageError(f"Axis {name!r} is given twice, the second time as {text!r}. Give each axis once.")
         _check(text, sizes, axes[name])
-        given[name] = sizes
-    return {name: given.get(name) or default_sizes(name, axis) for name, axis in axes.items()}
+        given.setdefault(name, []).append(sizes)
+    count = max(map(len, given.values()), default=1)
+    if uneven := [name for name, each in given.items() if len(each) not in (1, count)]:
+        most = next(name for name, each in given.items() if len(each) == count)
+        raise UsageError(
+            f"Axis {most!r} is given {count} times, which makes {count} profiles, and {uneven[0]!r} is given "
+            f"{len(given[uneven[0]])} times. Give it once for all profiles, or {count} times, once for each."
+        )
+    each = {name: given.get(name) or [default_sizes(name, axis)] for name, axis in axes.items()}
+    return [{name: sizes[min(k, len(sizes) - 1)] for name, sizes in each.items()} for k in range(count)]
 
 
 def default_sizes(name: str, axis: Axis) -> Sizes:

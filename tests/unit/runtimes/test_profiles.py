@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.export.profiles import UNBOUNDED_BATCH_MAX, default_sizes, input_profile, parse_shapes
 from perceiver_deploy.manifest import Axis, Stage, TensorSpec
+from perceiver_deploy.runtimes.profiles import UNBOUNDED_BATCH_MAX, default_sizes, input_profile, parse_shapes
 
 AXES = {
     "batch": Axis(opt=1),
@@ -25,17 +25,17 @@ STAGE = Stage(
 
 
 def test_shapes_given_as_three_numbers_or_one_replace_the_defaults() -> None:
-    sizes = parse_shapes(["length=16:512:1024", "batch=4"], AXES)
+    [sizes] = parse_shapes(["length=16:512:1024", "batch=4"], AXES)
     assert sizes["length"] == (16, 512, 1024)
     assert sizes["batch"] == (4, 4, 4)
 
 
 def test_axes_not_given_reach_from_their_min_to_their_max() -> None:
-    assert parse_shapes([], AXES)["length"] == (8, 512, 2048)
+    assert parse_shapes([], AXES)[0]["length"] == (8, 512, 2048)
 
 
 def test_unbounded_axes_get_a_bounded_default() -> None:
-    sizes = parse_shapes([], AXES)
+    [sizes] = parse_shapes([], AXES)
     assert sizes["batch"] == (1, 1, UNBOUNDED_BATCH_MAX)
     assert sizes["samples"] == (16, 160, 320)
 
@@ -45,7 +45,7 @@ def test_unbounded_batch_with_a_large_opt_is_not_cut_below_it() -> None:
 
 
 def test_inputs_that_share_an_axis_have_the_same_sizes() -> None:
-    profile = input_profile(STAGE, parse_shapes(["length=16:32:64", "batch=1:2:4", "samples=32"], AXES))
+    profile = input_profile(STAGE, parse_shapes(["length=16:32:64", "batch=1:2:4", "samples=32"], AXES)[0])
     assert profile["input_ids"] == profile["attention_mask"] == ((1, 16), (2, 32), (4, 64))
     assert profile["audio"] == ((1, 32, 1), (2, 32, 1), (4, 32, 1))
     assert profile["audio_mask"] == ((1, 2), (2, 2), (4, 2))
@@ -79,9 +79,21 @@ def test_shape_that_breaks_a_rule_is_a_usage_error_naming_value_and_expectation(
     assert caught.value.exit_code == 2
 
 
-def test_axis_given_twice_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="'length' is given twice"):
-        parse_shapes(["length=16", "length=32"], AXES)
+def test_axis_given_several_times_makes_as_many_profiles_and_others_are_the_same_in_all() -> None:
+    shapes = ["length=8:16:32", "batch=1:2:4", "length=33:64:128", "samples=16", "samples=32"]
+    first, second = parse_shapes(shapes, AXES)
+    assert (first["length"], second["length"]) == ((8, 16, 32), (33, 64, 128))
+    assert (first["samples"], second["samples"]) == ((16, 16, 16), (32, 32, 32))
+    assert first["batch"] == second["batch"] == (1, 2, 4)
+    for sizes in (first, second):
+        profile = input_profile(STAGE, sizes)
+        assert profile["input_ids"] == profile["attention_mask"]
+
+
+def test_axes_given_unequally_often_are_a_usage_error_that_counts_both() -> None:
+    shapes = ["length=16", "length=32", "length=64", "batch=1", "batch=2"]
+    with pytest.raises(UsageError, match=r"'length' is given 3 times.*'batch' is given 2 times"):
+        parse_shapes(shapes, AXES)
 
 
 @st.composite
@@ -104,7 +116,7 @@ def test_accepted_shapes_are_those_that_the_axis_takes_in_order(axis: Axis, size
     fits = sizes[0] <= sizes[1] <= sizes[2] and not any(axis.problem(size) for size in sizes)
     text = "length={}:{}:{}".format(*sizes)
     if fits:
-        assert parse_shapes([text], {"length": axis})["length"] == sizes
+        assert parse_shapes([text], {"length": axis})[0]["length"] == sizes
     else:
         with pytest.raises(UsageError):
             parse_shapes([text], {"length": axis})

@@ -1,0 +1,50 @@
+"""Engines of shipped checkpoints and small models, built without a GPU for three compute capabilities in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiver_deploy import build_engine, convert_bundle, export_model
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.model.checkpoints.loading import shipped_names
+
+pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
+pytest.importorskip("polygraphy", reason="building engines needs polygraphy")
+
+CAPABILITIES = ["8.6", "8.9", "12.0"]
+GEMMS = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+
+
+def check_engine(path: Path, precision: str, calibration: str) -> None:
+    """Convert and build with every axis dynamic, and see that most matrix products are of that precision."""
+    if precision != "fp32":
+        convert_bundle(path, precision=precision, calibration=calibration)
+    facts = build_engine(path, variant=precision, compute_capabilities=CAPABILITIES).facts
+    assert facts["compute_capabilities"] == CAPABILITIES
+    assert next(iter(facts["gemm_dtypes"])) == GEMMS[precision]  # the most frequent
+    axes = Bundle.open(path).manifest.axes
+    fixed = [axis for axis, sizes in facts["axes"][0].items() if sizes["min"] == sizes["max"]]
+    assert fixed == [axis for axis in axes if axes[axis].min == axes[axis].max]
+
+
+@pytest.mark.parametrize("precision", GEMMS)
+def test_small_image_model_is_built_in_every_precision(
+    precision: str, copied_bundle: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = copied_bundle("fourier")
+    axes = Bundle.open(path).manifest.axes
+    images = np.random.default_rng(0).standard_normal((4, 3, axes["height"].opt, axes["width"].opt), np.float32)
+    np.savez(tmp_path / "images.npz", pixel_values=images)
+    check_engine(path, precision, str(tmp_path / "images.npz"))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("precision", GEMMS)
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, precision: str, tmp_path: Path) -> None:
+    export_model(name, tmp_path / name, validate=False)
+    check_engine(tmp_path / name, precision, name)
