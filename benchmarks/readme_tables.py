@@ -200,10 +200,55 @@ def embed(document: dict[str, Any]) -> str:
         [
             "size",
             f"library, stripped: {document['stripped_library_bytes'] / 1e6:.2f} MB",
-            f"wheel: {wheel['bytes'] / 1e6:.1f} MB; with all of its extra `cpu`: {wheel['installed_bytes'] / 1e6:,.0f} MB",
+            f"wheel: {wheel['bytes'] / 1e6:.1f} MB; with its extra `cpu`: {wheel['installed_bytes'] / 1e6:,.0f} MB",
         ],
     ]
     return table(["", "C++", "Python"], rows)
+
+
+ACCURACY_VARIANTS = ("fp32", "fp16", "bf16", "int8-cpu", "int8")
+
+
+def accuracy(document: dict[str, Any]) -> str:
+    """What each precision loses on each shipped task: onnxruntime / OpenVINO; bf16 in OpenVINO alone."""
+    header = ["name", "metric", "rows", "eager", *ACCURACY_VARIANTS, "int8: interval, McNemar p", "int8: least SQNR"]
+    lines = []
+    for name, task in document["tasks"].items():
+        found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in ACCURACY_VARIANTS}
+        for row in task["candidates"]:
+            found[row["variant"]].append(row)
+        sqnr = min(figures["sqnr_db"] for row in found["int8"] for figures in row["outputs"].values())
+        for index, metric in enumerate(found["fp32"][0]["metrics"]):
+            int8 = [row["metrics"][index] for row in found["int8"]]
+            lines.append(
+                [
+                    "" if index else f"`{name}`",
+                    metric["metric"],
+                    str(metric["examples"]),
+                    format_value(metric["eager"], metric["unit"]),
+                    *(drops_cell([row["metrics"][index] for row in found[variant]]) for variant in ACCURACY_VARIANTS),
+                    " / ".join(map(interval_cell, int8)),
+                    "" if index else f"{sqnr:.1f} dB",
+                ]
+            )
+    return table(header, lines)
+
+
+def drops_cell(metrics: list[dict[str, Any]]) -> str:
+    """What is lost in each runtime: points, or the metric's unit."""
+    return " / ".join(drop_text(metric["drop"], metric["unit"]) for metric in metrics)
+
+
+def interval_cell(metric: dict[str, Any]) -> str:
+    """The interval, and the p-value where there is one."""
+    low, high = (drop_text(value, metric["unit"]) for value in metric["interval"])
+    return f"{low} to {high}" + ("" if metric["test"] is None else f", {metric['test']['p_value']:.2f}")
+
+
+def drop_text(value: float, unit: str) -> str:
+    """Two digits of points, three of another unit; no minus before zero."""
+    text = f"{100 * value:.2f}" if unit == "%" else f"{value:.3f}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def trained() -> str:
@@ -244,6 +289,7 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
 README_TABLES: dict[str, Callable[[], str]] = {
     "digits": from_results("digits/benchmark.json", digits),
     "trained": trained,
+    "accuracy": from_results("accuracy.json", accuracy),
     "graph_flops": from_results("graph_flops.json", graph_flops),
     "export_peers": from_results("export_peers.json", export_peers),
     "full_size_parity": from_results("full_size_parity.json", full_size_parity),

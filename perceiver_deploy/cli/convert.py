@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from perceiver_deploy.export.thresholds import Method
     from perceiver_deploy.manifest import Precision
-    from perceiver_deploy.pipeline.convert import ConvertResult, Target
+    from perceiver_deploy.pipeline.convert import ConvertResult
+    from perceiver_deploy.pipeline.int8 import Target
 
 
 @click.command(
@@ -57,6 +58,17 @@ if TYPE_CHECKING:
 @click.option(
     "--equalise", "equalised", is_flag=True, help="Move what is large in few channels of activations to the weights."
 )
+@click.option(
+    "--max-drop",
+    metavar="X",
+    help="How much the task's metric may fall against eager: 0.5 (points) or 1% (relative). Layers are returned to "
+    "float32 until it does not; exit 4 where that does not help.",
+)
+@click.option(
+    "--held-out",
+    help="What --max-drop is judged on: data set (its test split; default: that of --calibration) or .npz file with "
+    "one array an input and perhaps labels; without labels agreement with eager is judged.",
+)
 @force_option
 def command(
     bundle: Path,
@@ -68,6 +80,8 @@ def command(
     ranges: tuple[Path, ...],
     *,
     equalised: bool,
+    max_drop: str | None,
+    held_out: str | None,
     force: bool,
 ) -> Outcome:
     """Add a variant of another precision to BUNDLE."""
@@ -82,6 +96,8 @@ def command(
         samples=samples,
         ranges=ranges,
         equalised=equalised,
+        max_drop=max_drop,
+        held_out=held_out,
         force=force,
     )
     return Outcome(result.to_json(), lambda console: _show(console, result))
@@ -97,5 +113,7 @@ def _show(console: Console, result: ConvertResult) -> None:
     for stage, report in result.reports.items():
         for line in report.lines():
             console.print(f"  {stage}: {line}")
+    for line in () if result.contract is None else result.contract.lines():
+        console.print(f"  {line}")
     agreement = "" if result.top1 is None else f", same top-1 in {percent(result.top1)}"
     console.print(f"Against fp32 on these samples: relative L2 {result.relative_l2:.1e}{agreement}.")

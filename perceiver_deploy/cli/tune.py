@@ -41,7 +41,16 @@ def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[st
     "--size", "sizes", multiple=True, metavar="AXIS=N", callback=_parse_sizes, help="Size of an axis; may be repeated."
 )
 @click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Time to take.")
-def command(bundle: Path, batch: int, sizes: dict[str, int], seconds: float) -> Outcome:
+@click.option(
+    "--max-drop",
+    metavar="X",
+    help="How much the task's metric may fall against eager: 0.5 (points) or 1% (relative). Without --data only "
+    "variants count whose conversion kept that.",
+)
+@click.option("--data", help="What --max-drop is measured on here: data set (its test split) or .npz file.")
+def command(
+    bundle: Path, batch: int, sizes: dict[str, int], seconds: float, max_drop: str | None, data: str | None
+) -> Outcome:
     """Measure the runtimes, variants, thread counts and precision hints that keep the contract on this machine.
 
     The fastest is kept in the user's cache; `load` and `run` use it as long as the processor, the cores and the
@@ -49,7 +58,7 @@ def command(bundle: Path, batch: int, sizes: dict[str, int], seconds: float) -> 
     """
     from perceiver_deploy.pipeline.tuning import tune_bundle
 
-    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds)
+    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds, max_drop=max_drop, data=data)
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 

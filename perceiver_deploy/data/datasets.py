@@ -33,6 +33,17 @@ class Split:
         """Inputs of some examples, as a model takes them."""
         return {name: array[index] for name, array in self.inputs.items()} | self.shared
 
+    def spread(self, count: int) -> Split:
+        """The examples themselves, or as many of them as `count` that lie evenly over all."""
+        taken = spread_rows(len(self), count)
+        return Split({name: array[taken] for name, array in self.inputs.items()}, self.targets[taken], self.shared)
+
+
+def spread_rows(rows: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of some rows, evenly over all: a set may be ordered by class."""
+    taken = min(rows, count)
+    return np.arange(taken) * rows // max(1, taken)
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -1,14 +1,18 @@
-"""Accuracy: the task metrics of outputs, and their agreement with eager's."""
+"""Accuracy: the task metrics of outputs, their agreement with eager's, and what they lost against it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.data.datasets import DataSet
-from perceiver_deploy.data.metrics import Measured, measure
+from perceiver_deploy.data.datasets import DataSet, Split
+from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores, format_value, measure
 from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.evaluate.statistics import McNemar, mcnemar, paired_difference
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,51 @@ def measure_accuracy(outputs: Arrays, eager: Arrays, data: DataSet) -> Accuracy:
     figures = compare(outputs[first], eager[first])
     agreement = figures.top1 if first == "logits" else None
     return Accuracy(measure(outputs, data.test, data.metrics), agreement, figures.relative_l2)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What a metric of some outputs lost against eager's on the same examples.
+
+    `drop` and its 95 % `interval` are in the metric's unit (shares of 1 for "%"), positive where the outputs are worse;
+    `test` is there where each example is right or wrong.
+    """
+
+    metric: str
+    unit: str
+    eager: float
+    value: float
+    drop: float
+    interval: tuple[float, float]
+    examples: int
+    test: McNemar | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """`top-1 accuracy 99.11 % -> 98.89 %, drop 0.22 points (-0.22 to 0.67)`."""
+        values = f"{format_value(self.eager, self.unit)} -> {format_value(self.value, self.unit)}"
+        low, high = self.interval
+        if self.unit == "%":
+            drop, low, high, unit = 100 * self.drop, 100 * low, 100 * high, "points"
+            return f"{self.metric} {values}, drop {drop:.2f} {unit} ({low:.2f} to {high:.2f})"
+        return f"{self.metric} {values}, drop {self.drop:.4f} {self.unit} ({low:.4f} to {high:.4f})"
+
+
+def measure_drops(outputs: Arrays, eager: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Drop, ...]:
+    """What each metric lost on a split for which both outputs are."""
+    return tuple(_measure_drop(metric, outputs, eager, data) for metric in metrics)
+
+
+def _measure_drop(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> Drop:
+    found, wanted = (example_scores(metric, each, data) for each in (outputs, eager))
+    eager_value = float(np.nanmean(wanted))
+    if (np.isnan(found) & ~np.isnan(wanted)).any():  # outputs that give no score have lost everything
+        return Drop(metric.name, metric.unit, eager_value, np.nan, np.inf, (np.inf, np.inf), len(wanted), None)
+    value = float(np.nanmean(found))
+    better, worse = (wanted, found) if metric.higher_is_better else (found, wanted)
+    lost = paired_difference(better, worse)
+    test = mcnemar(found, wanted) if are_hits(found) and are_hits(wanted) else None
+    return Drop(metric.name, metric.unit, eager_value, value, lost.mean, lost.interval, lost.pairs, test)

@@ -6,7 +6,7 @@ The types are in the graph, so an engine that takes them as they are (TensorRT) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,6 +29,7 @@ from perceiver_deploy.export.half_rules import (
 HalfPrecision = Literal["fp16", "bf16"]
 DTYPES: dict[HalfPrecision, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
+_REQUESTED = "request"
 _BETWEEN = "moved: between nodes in float32"
 
 
@@ -40,8 +41,12 @@ def tensors_to_observe(model: ir.Model, precision: HalfPrecision) -> list[str]:
     return [str(value.name) for value in values if is_observed(value)]
 
 
-def convert_to_half(model: ir.Model, precision: HalfPrecision, ranges: Ranges) -> dict[str, str]:
-    """Rewrite a float32 graph in place; returns the nodes that stay in float32, with the reason (`half_rules`).
+def convert_to_half(
+    model: ir.Model, precision: HalfPrecision, ranges: Ranges, keep: Collection[str] = ()
+) -> dict[str, str]:
+    """Rewrite a float32 graph in place; returns the nodes that stay in float32, with the reason.
+
+    They are those named in `keep` and those that `half_rules` keep.
 
     Only float32 changes: integers, shapes and float64 stay. A tensor is cast at most once, where it passes from the
     nodes of one precision to those of the other, and never to half on its way from float32 to float32 if nothing is
@@ -56,7 +61,7 @@ def convert_to_half(model: ir.Model, precision: HalfPrecision, ranges: Ranges) -
     _require_convertible(model)
     if absent := [name for name in tensors_to_observe(model, precision) if name not in ranges]:
         raise ExportError(f"Tensor {absent[0]} has no range. Observe every tensor of the graph that fp16 is made from.")
-    kept = _kept_nodes(model, dtype, ranges if precision == "fp16" else None)
+    kept = _kept_nodes(model, dtype, ranges if precision == "fp16" else None, keep)
     if not any(node.op_type in PRODUCTS and is_float(node.outputs[0]) and node not in kept for node in model.graph):
         reasons = sorted({reason for node, reason in kept.items() if node.op_type in PRODUCTS}) or ["there is none"]
         raise ExportError(
@@ -77,11 +82,13 @@ def _require_convertible(model: ir.Model) -> None:
                 raise ExportError(f"The type of {value.name} is unknown. Export the graph again, or infer its shapes.")
 
 
-def _kept_nodes(model: ir.Model, dtype: ir.DataType, ranges: Ranges | None) -> dict[ir.Node, str]:
-    """Nodes that stay in float32 by a rule, and those that only move values between such nodes."""
+def _kept_nodes(
+    model: ir.Model, dtype: ir.DataType, ranges: Ranges | None, keep: Collection[str]
+) -> dict[ir.Node, str]:
+    """Nodes that stay in float32 on request or by a rule, and those that only move values between such nodes."""
     rules = rules_for(model, dtype, ranges)
     nodes = [node for node in model.graph if _is_typed(node)]
-    kept = {}
+    kept = {node: _REQUESTED for node in nodes if node.name in keep}
     for node in nodes:
         if (reason := next(filter(None, (rule(node) for rule in rules)), None)) is not None:
             kept[node] = reason

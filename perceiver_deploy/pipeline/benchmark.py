@@ -13,10 +13,9 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import DataSet, load_dataset
+from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import collect_outputs
-from perceiver_deploy.data.raw_sets import raw_data_set
-from perceiver_deploy.errors import InputError, UsageError
+from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.accuracy import Accuracy, measure_accuracy
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case, make_inputs
@@ -24,6 +23,7 @@ from perceiver_deploy.evaluate.html import render_benchmark
 from perceiver_deploy.evaluate.parity import Figures, compare
 from perceiver_deploy.evaluate.workers import CandidateName, Worker, time_round_robin
 from perceiver_deploy.manifest import opt_sizes
+from perceiver_deploy.pipeline.held_out import labelled_data
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.loading import runtimes_here
@@ -117,12 +117,10 @@ def benchmark_bundles(
     if not bundles or not batches or min(batches) < 1:
         raise UsageError(f"Benchmarking needs a bundle and batch sizes of at least 1, got {list(batches)}.")
     opened = [Bundle.open(bundle) for bundle in bundles]
-    data_set = None if data is None else load_dataset(data)
+    data_sets = [None if data is None else labelled_data(data, bundle) for bundle in opened]
     measurements = []
-    for bundle in opened:
-        if data_set is not None:
-            _check_data(data_set, bundle)
-        measurements += _measure(bundle, _as_taken(data_set, bundle), batches, seconds, threads)
+    for bundle, data_set in zip(opened, data_sets, strict=True):
+        measurements += _measure(bundle, data_set, batches, seconds, threads)
     paths = [
         opened[0].report_path(name) if output is None else Path(output) / name
         for name in ("benchmark.json", "benchmark.html")
@@ -136,22 +134,6 @@ def benchmark_bundles(
     report_json = write_report(paths[0], json.dumps(document, indent=1, allow_nan=False) + "\n")
     report_html = write_report(paths[1], render_benchmark(document))
     return BenchmarkResult(tuple(measurements), environment, str(report_json), str(report_html))
-
-
-def _check_data(data: DataSet, bundle: Bundle) -> None:
-    """Refuse a data set whose metric would mean nothing for the bundle's model."""
-    data.require_task(bundle.manifest.task, str(bundle.path))
-    if bundle.manifest.labels != data.labels:
-        theirs, ours = (", ".join(labels or ("none",))[:60] for labels in (data.labels, bundle.manifest.labels))
-        raise InputError(
-            f"Data set {data.name!r} has other labels than {bundle.path}: {theirs} against {ours}. "
-            "Give the data set that the model was trained for."
-        )
-
-
-def _as_taken(data: DataSet | None, bundle: Bundle) -> DataSet | None:
-    """The data set in the form that the bundle takes."""
-    return raw_data_set(data) if data is not None and bundle.manifest.raw_inputs else data
 
 
 def _measure(

@@ -11,7 +11,7 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
+from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset, spread_rows
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import InputError
@@ -65,7 +65,9 @@ def stage_batches(
 def calibration_data(
     bundle: Bundle, calibration: str | Path, samples: int, graphs: Mapping[StageName, Path]
 ) -> CalibrationData:
-    """Training samples of a data set, or the samples of a .npz file, checked against the model's inputs.
+    """Training samples of a data set, or those of a .npz file, checked against the model's inputs.
+
+    Of more than `samples` those are taken that lie evenly over all.
 
     Raises:
         InputError: neither, data of another task, what the model does not take, values that are not finite, or fewer
@@ -76,11 +78,12 @@ def calibration_data(
     stage = bundle.manifest.stages["full"]
     check_inputs(inputs, stage.inputs, bundle.manifest.axes)
     batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
-    rows = {name: inputs[name][:samples] for name in batched}
+    chosen = spread_rows(len(inputs[batched[0]]), samples)
+    rows = {name: inputs[name][chosen] for name in batched}
     shared = {name: array for name, array in inputs.items() if name not in rows}
-    split = Split(rows, targets=np.arange(len(rows[batched[0]])), shared=shared)  # targets only number them
+    split = Split(rows, targets=chosen, shared=shared)  # targets only number them
     _check(split, str(calibration))
-    return CalibrationData(split, _digest(split.rows(slice(None))), bundle.manifest, graphs)
+    return CalibrationData(split, arrays_digest(split.rows(slice(None))), bundle.manifest, graphs)
 
 
 def _read(bundle: Bundle, calibration: str | Path) -> Arrays:
@@ -103,7 +106,8 @@ def _check(data: Split, name: str) -> None:
         )
     for key, array in data.rows(slice(None)).items():
         if not (finite := np.isfinite(array)).all():
-            row = int(np.argwhere(~finite)[0][0])
+            first = int(np.argwhere(~finite)[0][0])
+            row = data.targets[first] if key in data.inputs else first
             raise InputError(
                 f"Calibration input {key!r} of {name} holds values that are not finite, first in row {row}. "
                 "Remove those samples."
@@ -117,7 +121,8 @@ def _check(data: Split, name: str) -> None:
         )
 
 
-def _digest(data: Arrays) -> str:
+def arrays_digest(data: Arrays) -> str:
+    """SHA-256 of arrays with their names, dtypes and shapes."""
     digest = hashlib.sha256()
     for name in sorted(data):
         digest.update(f"{name} {data[name].dtype} {data[name].shape}".encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.errors import ParityError, PerceiverDeployError
 from perceiver_deploy.evaluate.parity import compare, error_bound
 from perceiver_deploy.evaluate.samples import Sample
@@ -87,19 +88,25 @@ def _thread_counts(cores: int) -> list[int]:
     return sorted({*(1 << power for power in range(cores.bit_length())), cores})
 
 
+AccuracyCheck = Callable[[Way, Run], None]
+"""Raises a `BoundError` where a way of running does not keep the task's metric."""
+
+
 class Tryout:
     """Opens ways one at a time, holds them to the contract, times them roughly, and leaves the fast ones open.
 
     The contract is that of `validate`: relative L2 against eager float64 on the golden samples within the bound of the
-    precision. On the inputs that are timed there is no eager; two ways may differ by the sum of their bounds.
+    precision. On the inputs that are timed there is no eager; two ways may differ by the sum of their bounds. Where
+    `accuracy` is given, the task's metric must have been kept too.
     """
 
-    def __init__(self, samples: Sequence[Sample], inputs: Arrays) -> None:
+    def __init__(self, samples: Sequence[Sample], inputs: Arrays, accuracy: AccuracyCheck | None = None) -> None:
         self.refused: dict[Way, str] = {}
         self.seconds: dict[Way, float] = {}
         self.workers: dict[Way, Worker[Way]] = {}
         self._samples = samples
         self._inputs = inputs
+        self._accuracy = accuracy
         self._bounds: dict[tuple[str, str, str], dict[str, float]] = {}
         self._reference: tuple[Way, Arrays] | None = None
 
@@ -142,6 +149,8 @@ class Tryout:
                     bound, _ = error_bound(way.precision, compare(sample.float32[name], wanted).relative_l2)
                     _require(outputs[name], wanted, bound, f"{name} at the golden sample {sample.name!r}")
                     bounds[name] = max(bound, bounds.get(name, 0.0))
+            if self._accuracy is not None:
+                self._accuracy(way, worker.run)
             self._bounds[way.numbers] = bounds
         outputs = worker.run(self._inputs)
         first, expected = self._reference = self._reference or (way, outputs)

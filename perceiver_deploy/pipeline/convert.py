@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from perceiver_deploy.bundle import Bundle, Staging, changed_bundle
 from perceiver_deploy.errors import BundleError, UsageError
-from perceiver_deploy.evaluate.environment import int8_problem
+from perceiver_deploy.evaluate.contract import MaxDrop
 from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.export.compatibility import readable_by
 from perceiver_deploy.export.graph_files import stored_bytes
-from perceiver_deploy.export.half import HalfPrecision
 from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.thresholds import Method
-from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, RuntimeName, StageName, Variant, graph_file
-from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
-from perceiver_deploy.pipeline.half import (
-    GOLDEN,
-    GoldenData,
-    HalfReport,
-    OpenGraphs,
-    convert_stage_to_half,
-    golden_data,
-    opener,
-)
-from perceiver_deploy.pipeline.int8 import convert_stage
-from perceiver_deploy.pipeline.stage_ranges import FOLDER, Calibrator
+from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
+from perceiver_deploy.pipeline.accuracy_contract import KeptContract, keep_contract
+from perceiver_deploy.pipeline.conversion import Conversion, opener
+from perceiver_deploy.pipeline.half import prepare_half
+from perceiver_deploy.pipeline.half_data import GOLDEN, HalfReport
+from perceiver_deploy.pipeline.held_out import held_out_data
+from perceiver_deploy.pipeline.int8 import CALIBRATION_SAMPLES, METHOD, Int8Options, Target, prepare_int8
+from perceiver_deploy.pipeline.stage_ranges import FOLDER
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import open_graphs
 
-CALIBRATION_SAMPLES = 256
-METHOD: Method = "minmax"
-Target = Literal["cpu", "tensorrt"]
-RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
-    "cpu": ("onnxruntime", "openvino"),
-    "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
-}
-"""The runtimes that a variant for a target is for."""
 _SOURCE = "fp32"
 
 
@@ -50,22 +35,26 @@ _SOURCE = "fp32"
 class ConvertResult:
     """What a conversion did, `reports` by stage.
 
-    `relative_l2` and `top1` compare with fp32 on the samples of `calibration`, which may be the golden ones.
+    `relative_l2` and `top1` compare with fp32 on the samples of `calibration`, which may be the golden ones; `contract`
+    says what `max_drop` led to.
     """
 
     bundle: str
     variant: str
-    reports: dict[StageName, QuantizationReport] | dict[StageName, HalfReport]
+    reports: dict[StageName, QuantizationReport | HalfReport]
     calibration: str
     samples: int
     onnx_bytes: int
     source_bytes: int
     relative_l2: float
     top1: float | None
+    contract: KeptContract | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return asdict(self)
+        contract = None if self.contract is None else self.contract.to_recipe()
+        reports = {stage: asdict(report) for stage, report in self.reports.items()}
+        return {**self.__dict__, "reports": reports, "contract": contract}
 
 
 def convert_bundle(
@@ -78,9 +67,11 @@ def convert_bundle(
     samples: int = CALIBRATION_SAMPLES,
     ranges: Sequence[str | Path] = (),
     equalised: bool = False,
+    max_drop: MaxDrop | str | None = None,
+    held_out: str | Path | None = None,
     force: bool = False,
 ) -> ConvertResult:
-    """Add the variant `int8`, or `int8-TARGET`, calibrated on training samples.
+    """Add the variant `int8`, `int8-TARGET`, `fp16` or `bf16`, calibrated on training samples.
 
     Args:
         bundle: the bundle to add to.
@@ -93,124 +84,99 @@ def convert_bundle(
         samples: how many samples to use at most.
         ranges: files of an earlier conversion to take the ranges from; by default those of the bundle that fit.
         equalised: move what is large in few channels of activations to the weights first (see `export.equalisation`).
+        max_drop: by how much the task's metric may fall against eager (`MaxDrop`, or "0.5", or "1%"); layers are
+            returned to float32 until it does not.
+        held_out: what that is judged on: a data set, whose test split is taken (by default that of `calibration`), or a
+            .npz file with one array an input and perhaps `labels`.
         force: replace a variant of that name.
 
     Raises:
-        UsageError, BundleError, InputError, ExportError: the bundle is left as it was.
+        BoundError: no mixed precision keeps `max_drop`; the bundle is left as it was.
+        UsageError, BundleError, InputError, ExportError, MissingError: so it is then.
     """
-    if samples < 1:
-        raise UsageError(f"samples is {samples}; expected at least 1.")
-    if precision == "fp32":
-        raise UsageError("precision is 'fp32', which the bundle has already; expected int8, fp16 or bf16.")
-    if precision != "int8":
-        if target is not None or method != METHOD or ranges or equalised:
-            raise UsageError(
-                f"target, method, ranges and equalised are choices about int8; leave them out for {precision}."
-            )
-        return _convert_to_half(bundle, precision, calibration, samples, force=force)
-    if calibration is None:
-        raise UsageError("int8 needs calibration data. Name a data set or a .npz file with --calibration.")
-    name = precision if target is None else f"{precision}-{target}"
-    with changed_bundle(bundle) as (staging, opened):
+    options = Int8Options(target, method, tuple(ranges), equalised)
+    _check_options(precision, calibration, options, samples)
+    if held_out is not None and max_drop is None:
+        raise UsageError("held_out is what max_drop is judged on; give max_drop too, or leave held_out out.")
+    limit = MaxDrop.parse(max_drop) if isinstance(max_drop, str) else max_drop
+    name = options.variant if precision == "int8" else precision
+    with changed_bundle(bundle) as (staging, opened), tempfile.TemporaryDirectory() as folder:
         if name in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {name!r} already. Replace it with --force.")
-        runtimes = _runtimes(opened, target)
-        if target != "tensorrt" and (problem := int8_problem()) is not None:
-            log.warning("%s", problem)
+        held = None if limit is None else held_out_data(opened, held_out, calibration)
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
-        data = calibration_data(opened, calibration, samples, sources)
-        calibrator = Calibrator(opened, data, method, [*map(Path, ranges)])
-        files = {stage: graph_file(name, stage) for stage in sources}
+        conversion = _prepare(opened, precision, options, sources, calibration, samples, Path(folder))
+        contract = None if limit is None or held is None else keep_contract(limit, held, conversion, opened)
+        keep = {} if contract is None else contract.keep
         engines = _remove_variant(name, opened, staging)
-        converted = {
-            stage: convert_stage(
-                stage,
-                source,
-                staging.path(files[stage]),
-                calibrator,
-                unsigned=target == "cpu",
-                equalised=equalised,
-            )
-            for stage, source in sources.items()
+        files = {stage: graph_file(name, stage) for stage in sources}
+        targets = {stage: staging.path(file) for stage, file in files.items()}
+        made = {
+            stage: converter.convert(targets[stage], keep.get(stage, ()))
+            for stage, converter in conversion.stages.items()
         }
-        for stage, made in converted.items():
-            file = f"{FOLDER}/{PurePosixPath(files[stage]).stem}.json"
-            staging.path(file).write_text(made.ranges.to_json(), encoding="utf-8")
-        targets = {stage: staging.root / file for stage, file in files.items()}
-        rows = min(calibrator.rows(stage, sources[stage], made.ranges.tensors) for stage, made in converted.items())
-        relative_l2, top1 = _agreement(data, targets, open_graphs, rows)
+        for stage, found in conversion.ranges.items():
+            staging.path(_ranges_file(files[stage])).write_text(found.to_json(), encoding="utf-8")
+        relative_l2, top1 = _agreement(conversion, targets)
         variant = Variant(
             precision=precision,
-            runtimes=runtimes,
+            runtimes=conversion.runtimes,
             source=_SOURCE,
             files=files,
             recipe={
-                "graphs": {stage: asdict(made.graph) | asdict(made.report) for stage, made in converted.items()},
-                "quantizer": f"onnxruntime {version('onnxruntime')} Q/DQ on what GEMMs read, per-channel weights",
-                "activations": "uint8, of attentions int8, symmetric" if target == "cpu" else "int8, symmetric",
-                "calibration": {"method": method, "samples": len(data.samples), "sha256": data.sha256},
-                "equalised": equalised,
+                "graphs": {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()},
+                **conversion.recipe,
+                **({} if contract is None else {"contract": contract.to_recipe()}),
             },
         )
         variants = {**opened.manifest.variants, name: variant}
         written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
         staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
-    reports = {stage: made.report for stage, made in converted.items()}
     return ConvertResult(
-        str(bundle), name, reports, str(calibration), len(data.samples), written, read, relative_l2, top1
+        bundle=str(bundle),
+        variant=name,
+        reports={stage: each.report for stage, each in made.items()},
+        calibration=GOLDEN if calibration is None else str(calibration),
+        samples=len(conversion.data.samples),
+        onnx_bytes=written,
+        source_bytes=read,
+        relative_l2=relative_l2,
+        top1=top1,
+        contract=contract,
     )
 
 
-def _convert_to_half(
-    bundle: str | Path, precision: HalfPrecision, calibration: str | Path | None, samples: int, *, force: bool
-) -> ConvertResult:
-    with changed_bundle(bundle) as (staging, opened):
-        if precision in opened.manifest.variants and not force:
-            raise BundleError(f"{bundle} has a variant {precision!r} already. Replace it with --force.")
-        runtimes = readable_by(precision, opened.variant(_SOURCE).runtimes)
-        sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
-        data = (
-            golden_data(opened, sources)
-            if calibration is None
-            else calibration_data(opened, calibration, samples, sources)
-        )
-        files = {stage: graph_file(precision, stage) for stage in sources}
-        engines = _remove_variant(precision, opened, staging)
-        targets = {stage: staging.path(file) for stage, file in files.items()}
-        made = {stage: convert_stage_to_half(stage, sources[stage], targets[stage], data, precision) for stage in files}
-        relative_l2, top1 = _agreement(data, targets, opener(precision), rows=1)
-        variant = Variant(
-            precision=precision,
-            runtimes=runtimes,
-            source=_SOURCE,
-            files=files,
-            recipe={
-                "graphs": {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()},
-                "calibration": {
-                    "golden": calibration is None,
-                    "samples": len(data.samples),
-                    "sha256": data.sha256,
-                },
-            },
-        )
-        variants = {**opened.manifest.variants, precision: variant}
-        written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
-        staging.finish(opened.manifest.model_copy(update={"variants": variants, "engines": engines}))
-    named = GOLDEN if calibration is None else str(calibration)
-    reports = {stage: each.report for stage, each in made.items()}
-    return ConvertResult(str(bundle), precision, reports, named, len(data.samples), written, read, relative_l2, top1)
-
-
-def _runtimes(bundle: Bundle, target: Target | None) -> tuple[RuntimeName, ...]:
-    """Of the runtimes that fp32 is for, those of the target."""
-    source = bundle.variant(_SOURCE).runtimes
-    suited = tuple(name for name in source if target is None or name in RUNTIMES[target])
-    if not suited:
+def _check_options(precision: Precision, calibration: str | Path | None, options: Int8Options, samples: int) -> None:
+    if samples < 1:
+        raise UsageError(f"samples is {samples}; expected at least 1.")
+    if precision == "fp32":
+        raise UsageError("precision is 'fp32', which the bundle has already; expected int8, fp16 or bf16.")
+    if precision != "int8" and options != Int8Options():
         raise UsageError(
-            f"The bundle is for {', '.join(source)}, none of which --for {target} means. Leave --for out, or export "
-            "the checkpoint again for other runtimes."
+            f"target, method, ranges and equalised are choices about int8; leave them out for {precision}."
         )
-    return suited
+    if precision == "int8" and calibration is None:
+        raise UsageError("int8 needs calibration data. Name a data set or a .npz file with --calibration.")
+
+
+def _prepare(
+    bundle: Bundle,
+    precision: Precision,
+    options: Int8Options,
+    sources: Mapping[StageName, Path],
+    calibration: str | Path | None,
+    samples: int,
+    folder: Path,
+) -> Conversion:
+    runtimes = bundle.variant(_SOURCE).runtimes
+    if precision in ("fp16", "bf16"):
+        return prepare_half(bundle, precision, sources, calibration, samples, runtimes)
+    assert calibration is not None
+    return prepare_int8(bundle, options, sources, calibration, samples, runtimes, folder)
+
+
+def _ranges_file(graph: str) -> str:
+    return f"{FOLDER}/{PurePosixPath(graph).stem}.json"
 
 
 def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, Engine]:
@@ -225,20 +191,19 @@ def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, En
         for file in bundle.manifest.variants[name].files.values():
             staging.remove(file)
             staging.remove(file + DATA_SUFFIX)
-            staging.remove(f"{FOLDER}/{PurePosixPath(file).stem}.json")
+            staging.remove(_ranges_file(file))
     return engines
 
 
-def _agreement(
-    data: CalibrationData | GoldenData, targets: Mapping[StageName, Path], open_variant: OpenGraphs, rows: int
-) -> tuple[float, float | None]:
+def _agreement(conversion: Conversion, targets: Mapping[StageName, Path]) -> tuple[float, float | None]:
     """Relative L2 and top-1 agreement of the first output of both variants on the samples, row by row."""
+    data = conversion.data
     manifest, results = data.manifest, []
     output = manifest.stages["full"].outputs[0]
     row = output.shape[-1] if isinstance(output.shape[-1], int) else 1
-    for files, open_files in ((targets, open_variant), (data.graphs, open_graphs)):
+    for files, open_files in ((targets, opener(conversion.precision)), (data.graphs, open_graphs)):
         with open_files(files, manifest.stages, manifest.axes) as session:
-            batches = [session.run(batch)[output.name] for batch in data.batches("full", rows)]
+            batches = [session.run(batch)[output.name] for batch in data.batches("full", conversion.rows)]
         results.append(np.concatenate([batch.reshape(-1, row) for batch in batches]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1

@@ -1,53 +1,147 @@
-"""One stage of a bundle to INT8: its ranges, the graph, and what the manifest says of it."""
+"""Conversion to INT8: the ranges of each stage, its graph, and what the manifest says of it."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import onnx_ir as ir
 
-from perceiver_deploy.export.description import GraphDescription, describe_graph
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.evaluate.environment import int8_problem
+from perceiver_deploy.export.description import describe_graph
 from perceiver_deploy.export.equalisation import ChannelPeaks, equalise, equalised_tensors
 from perceiver_deploy.export.graph_files import external_above, write_graph
-from perceiver_deploy.export.quantization_report import QuantizationReport
+from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.quantization_rules import gemms
 from perceiver_deploy.export.quantize import quantize_model, ranged_tensors
 from perceiver_deploy.export.ranges import Ranges
-from perceiver_deploy.manifest import StageName
+from perceiver_deploy.export.thresholds import Method
+from perceiver_deploy.manifest import Axis, RuntimeName, StageName
+from perceiver_deploy.pipeline.calibration_data import calibration_data
+from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
 from perceiver_deploy.pipeline.stage_ranges import Calibrator
 from perceiver_deploy.progress import log
 
+METHOD: Method = "minmax"
+CALIBRATION_SAMPLES = 256
+Target = Literal["cpu", "tensorrt"]
+RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
+    "cpu": ("onnxruntime", "openvino"),
+    "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
+}
+"""The runtimes that a variant for a target is for."""
+
 
 @dataclass(frozen=True)
-class ConvertedStage:
-    """What was quantised, at which ranges, and the graph."""
+class Int8Options:
+    """Choices about INT8; see `convert_bundle`."""
 
-    report: QuantizationReport
+    target: Target | None = None
+    method: Method = METHOD
+    ranges: Sequence[str | Path] = ()
+    equalised: bool = False
+
+    @property
+    def variant(self) -> str:
+        """What a variant of these options is called."""
+        return "int8" if self.target is None else f"int8-{self.target}"
+
+
+@dataclass(frozen=True)
+class Int8Stage:
+    """A stage's float32 graph, its channels equalised where that was asked for, with the ranges of its tensors."""
+
+    stage: StageName
+    source: Path
     ranges: Ranges
-    graph: GraphDescription
+    axes: Mapping[str, Axis]
+    unsigned: bool
+
+    @property
+    def products(self) -> Mapping[str, str]:
+        """The module of each GEMM."""
+        return {str(node.name): module_of(node) for node in gemms(ir.load(self.source))}
+
+    def convert(self, target: Path, keep: Collection[str] = ()) -> ConvertedStage:
+        """Write the graph; see `StageConverter`."""
+        quantized, report = quantize_model(
+            ir.load(self.source),
+            self.ranges.limits(),
+            keep=keep,
+            lost=self.ranges.lost(),
+            unsigned=self.unsigned,
+        )
+        write_graph(quantized, target, external_above(self.source))
+        log.info(
+            "Quantised %d of %d weight GEMMs of %s: %.1f %% of their operations, %.1f %% of all",
+            report.quantized,
+            report.weight_gemms,
+            self.stage,
+            100 * report.gemm_flops_share,
+            100 * report.flops_share,
+        )
+        return ConvertedStage(report, report.left, describe_graph(quantized, self.axes))
 
 
-def convert_stage(
-    stage: StageName,
-    source: Path,
-    target: Path,
-    calibrator: Calibrator,
-    *,
-    unsigned: bool = False,
-    equalised: bool = False,
-    keep: Collection[str] = (),
-) -> ConvertedStage:
-    """Write the INT8 graph of a stage; `unsigned` and `keep` are those of `quantize_int8`.
+def prepare_int8(
+    bundle: Bundle,
+    options: Int8Options,
+    sources: Mapping[StageName, Path],
+    calibration: str | Path,
+    samples: int,
+    runtimes: tuple[RuntimeName, ...],
+    folder: Path,
+) -> Conversion:
+    """Find or measure the ranges of each stage. Equalised graphs are written to `folder`.
 
     Raises:
-        InputError, ExportError: as `Calibrator.ranges` and `quantize_int8`.
+        UsageError: none of the runtimes is what the target means.
+        InputError, ExportError: as `calibration_data` and `Calibrator.ranges`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        if equalised:
-            source = _equalise(stage, source, calibrator, Path(folder))
-        return _convert(stage, source, target, calibrator, unsigned=unsigned, keep=keep)
+    suited = _suited(runtimes, options.target)
+    if options.target != "tensorrt" and (problem := int8_problem()) is not None:
+        log.warning("%s", problem)
+    data = calibration_data(bundle, calibration, samples, sources)
+    calibrator = Calibrator(bundle, data, options.method, [*map(Path, options.ranges)])
+    unsigned = options.target == "cpu"
+    stages = {}
+    for stage, source in sources.items():
+        if options.equalised:
+            source = _equalise(stage, source, calibrator, folder)
+        ranges = calibrator.ranges(stage, source, ranged_tensors(ir.load(source)))
+        stages[stage] = Int8Stage(stage, source, ranges, bundle.manifest.axes, unsigned)
+    recipe = {
+        "quantizer": f"onnxruntime {version('onnxruntime')} Q/DQ on what GEMMs read, per-channel weights",
+        "activations": "uint8, of attentions int8, symmetric" if unsigned else "int8, symmetric",
+        "calibration": {"method": options.method, "samples": len(data.samples), "sha256": data.sha256},
+        "equalised": options.equalised,
+    }
+    return Conversion(
+        variant=options.variant,
+        precision="int8",
+        runtimes=suited,
+        data=data,
+        rows=min(calibrator.rows(name, sources[name], each.ranges.tensors) for name, each in stages.items()),
+        stages=stages,
+        ranges={name: each.ranges for name, each in stages.items()},
+        recipe=recipe,
+    )
+
+
+def _suited(runtimes: tuple[RuntimeName, ...], target: Target | None) -> tuple[RuntimeName, ...]:
+    """Of the runtimes that fp32 is for, those of the target."""
+    suited = tuple(name for name in runtimes if target is None or name in RUNTIMES[target])
+    if not suited:
+        raise UsageError(
+            f"The bundle is for {', '.join(runtimes)}, none of which --for {target} means. Leave --for out, or export "
+            "the checkpoint again for other runtimes."
+        )
+    return suited
 
 
 def _equalise(stage: StageName, source: Path, calibrator: Calibrator, folder: Path) -> Path:
@@ -62,21 +156,3 @@ def _equalise(stage: StageName, source: Path, calibrator: Calibrator, folder: Pa
     target = folder / source.name
     write_graph(model, target, external_above(source))
     return target
-
-
-def _convert(
-    stage: StageName, source: Path, target: Path, calibrator: Calibrator, *, unsigned: bool, keep: Collection[str]
-) -> ConvertedStage:
-    model = ir.load(source)
-    ranges = calibrator.ranges(stage, source, ranged_tensors(model, keep))
-    quantized, report = quantize_model(model, ranges.limits(), keep=keep, lost=ranges.lost(), unsigned=unsigned)
-    write_graph(quantized, target, external_above(source))
-    log.info(
-        "Quantised %d of %d weight GEMMs of %s: %.1f %% of their operations, %.1f %% of all",
-        report.quantized,
-        report.weight_gemms,
-        stage,
-        100 * report.gemm_flops_share,
-        100 * report.flops_share,
-    )
-    return ConvertedStage(report, ranges, describe_graph(quantized, calibrator.bundle.manifest.axes))

@@ -13,11 +13,13 @@ from typing import Any, Literal
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import write_whole
 from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
+from perceiver_deploy.evaluate.contract import MaxDrop
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.ranking import LEAST_ROUNDS, Interval, Ranking, rank
 from perceiver_deploy.evaluate.workers import time_round_robin
 from perceiver_deploy.manifest import Manifest
 from perceiver_deploy.pipeline.candidates import Tryout, Way, ways_to_run
+from perceiver_deploy.pipeline.tuned_accuracy import accuracy_check
 from perceiver_deploy.pipeline.validate import golden_samples
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.tuned import Environment, TunedChoice, Tuning, tuning_path, write_tuning
@@ -75,7 +77,13 @@ class TuneResult:
 
 
 def tune_bundle(
-    bundle: str | Path, *, batch: int = 1, sizes: Mapping[str, int] | None = None, seconds: float = SECONDS
+    bundle: str | Path,
+    *,
+    batch: int = 1,
+    sizes: Mapping[str, int] | None = None,
+    seconds: float = SECONDS,
+    max_drop: MaxDrop | str | None = None,
+    data: str | Path | None = None,
 ) -> TuneResult:
     """Measure every way of running a bundle here, and keep the best in the user's cache, where `load` finds it.
 
@@ -85,9 +93,12 @@ def tune_bundle(
         sizes: sizes of other axes; those not given have their usual size.
         seconds: time to take. What is left to try when six tenths have passed is left out and named, and what is left
             in is run at least six times.
+        max_drop: by how much the task's metric may fall against eager (`MaxDrop`, or "0.5", or "1%"), on top of the
+            numeric bounds. Without `data`, reduced precision counts only where the manifest says that it was kept.
+        data: what `max_drop` is measured on, as `held_out` of `convert_bundle`; this takes its time beside `seconds`.
 
     Raises:
-        UsageError: an axis or size that the bundle does not have.
+        UsageError: an axis or size that the bundle does not have, or `data` without `max_drop`.
         BundleError: no such bundle, or it has no golden samples.
         MissingError: no runtime is installed that any variant is for.
         ParityError: nothing keeps the contract.
@@ -97,6 +108,7 @@ def tune_bundle(
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     case = Case("tuning", _sizes(manifest, batch, sizes or {}))
+    accuracy = accuracy_check(opened, max_drop, data)
     _require_cache(tuning_path(manifest))
     ways = ways_to_run(opened)
     if not ways:
@@ -104,7 +116,7 @@ def tune_bundle(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"
         )
     inputs = make_inputs(manifest.signature, case, manifest.preprocessing)
-    tryout = Tryout([*golden_samples(opened)], inputs)
+    tryout = Tryout([*golden_samples(opened)], inputs, accuracy)
     with contextlib.closing(tryout):
         _try_out(ways, tryout, started + _TRYOUT_SHARE * seconds)
         finalists = [way for way in ways if way in tryout.workers]

@@ -16,6 +16,8 @@ import pytest
 from perceiver_deploy import RuntimeSettings, convert_bundle, load, tune_bundle
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
+from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.contract import Judgement
 from perceiver_deploy.pipeline import candidates, tuning
 from perceiver_deploy.runtimes import tuned
 from perceiver_deploy.runtimes.tuned import tuning_path
@@ -256,3 +258,55 @@ def test_thread_counts_are_powers_of_two_and_all_cores():
     assert candidates._thread_counts(2) == [1, 2]
     assert candidates._thread_counts(6) == [1, 2, 4, 6]
     assert candidates._thread_counts(64) == [1, 2, 4, 8, 16, 32, 64]
+
+
+@pytest.fixture
+def stating(bundle, tmp_path):
+    """`stating(drop)`: the bundle whose manifest says that int8 lost `drop` in onnxruntime."""
+
+    def make(drop):
+        path = tmp_path / "stating.bundle"
+        shutil.copytree(bundle, path)
+        lost = Drop("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
+        with changed_bundle(path) as (staging, opened):
+            int8 = opened.variant("int8")
+            contract = {"after": Judgement({"onnxruntime": [lost]}).to_json()}
+            recipe = {**int8.recipe, "contract": contract}
+            variants = {**opened.manifest.variants, "int8": int8.model_copy(update={"recipe": recipe})}
+            staging.finish(opened.manifest.model_copy(update={"variants": variants}))
+        return path
+
+    return make
+
+
+def test_with_a_contract_only_what_the_manifest_says_was_kept_is_of_use(stating, make_up_times):
+    make_up_times(prefer("onnxruntime", "int8"))
+    result = tune_bundle(stating(0.004), max_drop="0.5")
+    assert result.chosen.startswith("onnxruntime int8")
+    reasons = {(f.runtime, f.variant): f.reason for f in result.findings if f.state == "refused"}
+    assert list(reasons) == [("openvino", "int8")]
+    assert "Nothing says that int8 with the hint f32 keeps max-drop 0.5 in openvino" in reasons["openvino", "int8"]
+
+
+def test_with_a_contract_a_variant_that_lost_more_is_refused(stating, make_up_times):
+    make_up_times(prefer("onnxruntime", "int8"))
+    result = tune_bundle(stating(0.006), max_drop="0.5")
+    assert "fp32" in result.chosen
+    (reason,) = {f.reason for f in result.findings if (f.runtime, f.state) == ("onnxruntime", "refused")}
+    assert "Beyond max-drop 0.5: top-1 accuracy 90.00 % -> 89.40 %, drop 0.60 points" in reason
+
+
+def test_with_data_a_contract_is_measured_here(bundle, make_up_times, tmp_path):
+    make_up_times(prefer("openvino", "int8"))
+    np.savez(tmp_path / "data.npz", **image_inputs(40, 10, 12, seed=5))
+    strict = tune_bundle(bundle, max_drop="0", data=tmp_path / "data.npz")
+    assert "fp32" in strict.chosen  # INT8 of random weights answers otherwise now and then
+    reasons = [f.reason for f in strict.findings if f.state == "refused"]
+    assert len(reasons) == 2
+    assert all("Beyond max-drop 0: same top-1 of logits as eager" in reason for reason in reasons)
+    assert tune_bundle(bundle, max_drop="100", data=tmp_path / "data.npz").chosen.startswith("openvino int8")
+
+
+def test_data_to_tune_on_without_a_contract_is_refused(bundle):
+    with pytest.raises(UsageError, match="give max_drop too"):
+        tune_bundle(bundle, data="digits")

@@ -1,0 +1,122 @@
+"""What does reduced precision cost in accuracy, on the test split of every shipped task?
+
+Each shipped checkpoint is exported and converted to fp16, bf16, int8 (the default command) and int8-cpu, calibrated on
+its training split. Every variant is run in every runtime here that reads it, beside eager float32 on the same rows, one
+thread each. Writes results/accuracy.json after each task; tasks that are there are left out unless they are named.
+
+    python benchmarks/accuracy.py [TASK...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perceiver_deploy import convert_bundle, export_model, load
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.datasets import DataSet, load_dataset
+from perceiver_deploy.data.metrics import collect_outputs
+from perceiver_deploy.evaluate.accuracy import Drop, measure_drops
+from perceiver_deploy.evaluate.environment import describe_environment
+from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.runtimes.loading import installed_runtimes
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.json"
+JUDGED = "int8"
+POINTS = 0.005
+"""What the share of right answers may fall by, or one row, whichever is more."""
+BOUNDS = {"px": ("relative", 0.01), "bit": ("relative", 0.01), "dB": ("absolute", 0.5)}
+LEAST_SQNR = 20.0
+"""Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
+NEAR_SILENCE = ("audio_reconstruction",)
+"""Outputs that PSNR alone judges, because the signal itself is near zero."""
+
+
+def main() -> None:
+    """Measure what is wanted and not there."""
+    torch.set_num_threads(1)
+    document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}}
+    for name in sys.argv[1:] or [name for name in shipped_names() if name not in document["tasks"]]:
+        started = time.perf_counter()
+        found = measure(name)
+        document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}}
+        document["tasks"][name] = {**found, "seconds": time.perf_counter() - started}
+        document["tasks"] = dict(sorted(document["tasks"].items()))
+        document["environment"] = describe_environment()
+        RESULTS.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        print(name, "holds" if not found["failures"] else found["failures"], flush=True)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """All candidates of one task beside eager."""
+    data = load_dataset(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bundle"
+        export_model(name, path)
+        convert_bundle(path, precision="fp16", calibration=name)
+        convert_bundle(path, precision="bf16")
+        convert_bundle(path, precision="int8", calibration=name)
+        convert_bundle(path, precision="int8", calibration=name, target="cpu")
+        eager = run(path, "torch", "fp32", data)
+        rows = [
+            candidate(path, runtime, variant, data, eager)
+            for variant, described in Bundle.open(path).manifest.variants.items()
+            for runtime in installed_runtimes()
+            if runtime in described.runtimes
+        ]
+    judged = [row for row in rows if row["variant"] == JUDGED]
+    return {
+        "rows": len(data.test),
+        "candidates": rows,
+        "failures": [failure for row in judged for failure in row["failures"]],
+    }
+
+
+def run(path: Path, runtime: str, variant: str, data: DataSet) -> Arrays:
+    """Outputs for the test split."""
+    with load(path, runtime=runtime, variant=variant, threads=1) as session:
+        return collect_outputs(session.run, data.test)
+
+
+def candidate(path: Path, runtime: str, variant: str, data: DataSet, eager: Arrays) -> dict[str, Any]:
+    """What one variant lost in one runtime, and what of it is beyond its bound."""
+    outputs = run(path, runtime, variant, data)
+    drops = measure_drops(outputs, eager, data.test, data.metrics)
+    figures = {output: compare(outputs[output], eager[output]).to_json() for output in eager}
+    failures = [text for drop in drops if (text := failure(drop)) is not None]
+    failures += [
+        f"{output}: SQNR {found['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR:.0f} dB"
+        for output, found in figures.items()
+        if output not in NEAR_SILENCE and found["sqnr_db"] is not None and found["sqnr_db"] < LEAST_SQNR
+    ]
+    return {
+        "variant": variant,
+        "runtime": runtime,
+        "metrics": [drop.to_json() for drop in drops],
+        "outputs": figures,
+        "failures": [f"{variant} in {runtime}: {text}" for text in failures],
+    }
+
+
+def failure(drop: Drop) -> str | None:
+    """Why a drop is too large, or None."""
+    if drop.test is not None and drop.test.significant:
+        return f"{drop.text()}: McNemar's p is {drop.test.p_value:.3f}"
+    if drop.unit == "%":
+        bound = max(POINTS, 1 / drop.examples)
+    else:
+        kind, amount = BOUNDS[drop.unit]
+        bound = amount * abs(drop.eager) if kind == "relative" else amount
+    return f"{drop.text()}: the bound is {bound:.4f}" if drop.drop > bound + 1e-9 else None
+
+
+if __name__ == "__main__":
+    main()

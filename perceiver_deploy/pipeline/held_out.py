@@ -1,0 +1,117 @@
+"""Held-out data: examples that a bundle's model was not calibrated on, with the metrics that they are judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.datasets import DATA_SETS, DataSet, Split, load_dataset
+from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
+from perceiver_deploy.data.flow import end_point_error
+from perceiver_deploy.data.metrics import TOP1, Metric
+from perceiver_deploy.data.raw_sets import raw_data_set
+from perceiver_deploy.errors import InputError, UsageError
+from perceiver_deploy.manifest import Manifest, Task
+from perceiver_deploy.pipeline.calibration_data import arrays_digest
+from perceiver_deploy.preprocessing import FlowPreprocessing
+from perceiver_deploy.runtimes.session import check_inputs
+
+LABELS = "labels"
+"""What the array of labels of a .npz file is called."""
+_CLASSIFICATION: tuple[Task, ...] = (
+    "text_classification",
+    "image_classification",
+    "audio_classification",
+    "video_classification",
+    "audiovisual_classification",
+    "point_cloud_classification",
+    "entities",
+)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Examples, and the task's metrics; without labels there are none, and agreement with eager is judged."""
+
+    name: str
+    split: Split
+    metrics: tuple[Metric, ...] | None
+    sha256: str
+
+
+def labelled_data(name: str, bundle: Bundle) -> DataSet:
+    """A data set in the form that a bundle takes.
+
+    Raises:
+        InputError: it is for another task, or has other labels than the model: its metric would mean nothing.
+        UsageError, MissingError: as `load_dataset`.
+    """
+    data = load_dataset(name)
+    data.require_task(bundle.manifest.task, str(bundle.path))
+    if bundle.manifest.labels != data.labels:
+        theirs, ours = (", ".join(labels or ("none",))[:60] for labels in (data.labels, bundle.manifest.labels))
+        raise InputError(
+            f"Data set {data.name!r} has other labels than {bundle.path}: {theirs} against {ours}. "
+            "Give the data set that the model was trained for."
+        )
+    return raw_data_set(data) if bundle.manifest.raw_inputs else data
+
+
+def held_out_data(bundle: Bundle, held_out: str | Path | None, calibration: str | Path | None) -> HeldOut:
+    """The test split of a data set, or a .npz file with one array an input and, if there are any, `labels`.
+
+    Where nothing is given it is the test split of the data set that was calibrated on.
+
+    Raises:
+        UsageError: nothing is given, and calibration was on no data set.
+        InputError: neither a data set nor such a file, or one that does not fit the model.
+        MissingError: the data set is not here.
+    """
+    if held_out is None:
+        if calibration is None or str(calibration) not in DATA_SETS:
+            raise UsageError(
+                "The contract of --max-drop is judged on data that were not calibrated on. Name a data set, whose test "
+                "split is taken, or a .npz file with --held-out."
+            )
+        held_out = calibration
+    if str(held_out) in DATA_SETS:
+        data = labelled_data(str(held_out), bundle)
+        digest = arrays_digest(data.test.rows(slice(None)) | {LABELS: data.test.targets})
+        return HeldOut(data.name, data.test, data.metrics, digest)
+    if Path(held_out).suffix == ARRAYS_SUFFIX:
+        return _from_file(bundle.manifest, Path(held_out), calibration)
+    raise InputError(f"Held-out data {held_out} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
+
+
+def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -> HeldOut:
+    if calibration is not None and Path(calibration).exists() and path.exists() and path.samefile(calibration):
+        raise UsageError(f"{path} was calibrated on, so it says little of other data. Give other data to --held-out.")
+    arrays = read_arrays(path)
+    digest = arrays_digest(arrays)
+    stage = manifest.stages["full"]
+    labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in stage.inputs} else None
+    check_inputs(arrays, stage.inputs, manifest.axes)
+    batched = {spec.name: arrays[spec.name] for spec in stage.inputs if spec.shape[0] == "batch"}
+    shared = {name: array for name, array in arrays.items() if name not in batched}
+    rows = len(next(iter(batched.values())))
+    metrics = None if labels is None else _metrics(manifest, path)
+    if labels is not None and len(labels) != rows:
+        raise InputError(f"{path} has {len(labels)} labels for {rows} examples; expected one an example.")
+    split = Split(batched, np.arange(rows) if labels is None else labels, shared)
+    return HeldOut(str(path), split, metrics, digest)
+
+
+def _metrics(manifest: Manifest, path: Path) -> tuple[Metric, ...]:
+    """What labels of a file mean: classes, or the flow in pixels."""
+    if manifest.task in _CLASSIFICATION:
+        return (TOP1,)
+    if manifest.task == "optical_flow" and isinstance(manifest.preprocessing, FlowPreprocessing):
+        scale = {"output_scale": 1.0} if manifest.raw_inputs else {}
+        return (end_point_error(manifest.preprocessing.model_copy(update=scale)),)
+    raise InputError(
+        f"{path} has labels, which have one meaning for {', '.join(_CLASSIFICATION)} and optical_flow alone; the "
+        f"bundle's task is {manifest.task}. Leave the array {LABELS!r} out: agreement with eager is judged then."
+    )

@@ -1,0 +1,64 @@
+"""Whether a way of running a bundle keeps the task's metric: by what the manifest says, or by measurement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.data.metrics import Run, collect_outputs
+from perceiver_deploy.errors import BoundError, UsageError
+from perceiver_deploy.evaluate.accuracy import measure_drops
+from perceiver_deploy.evaluate.agreement import agreement_metrics
+from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
+from perceiver_deploy.pipeline.candidates import AccuracyCheck, Way
+from perceiver_deploy.pipeline.contract_trials import read_judgement
+from perceiver_deploy.pipeline.held_out import HeldOut, held_out_data
+from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.loading import load
+
+
+def accuracy_check(bundle: Bundle, max_drop: MaxDrop | str | None, data: str | Path | None) -> AccuracyCheck | None:
+    """What ways of running are held to; nothing where `max_drop` is not given.
+
+    Raises:
+        UsageError: `data` without `max_drop`, or a `max_drop` that cannot be read.
+        InputError, BundleError, MissingError: as `held_out_data`, and where eager cannot be run.
+    """
+    if max_drop is None:
+        if data is not None:
+            raise UsageError("data is what max_drop is measured on; give max_drop too, or leave data out.")
+        return None
+    contract = MaxDrop.parse(max_drop) if isinstance(max_drop, str) else max_drop
+    if data is None:
+        return lambda way, run: _require_stated(bundle, contract, way)
+    held_out = held_out_data(bundle, data, None)
+    log.info("Running eager on %d examples of %s", len(held_out.split), held_out.name)
+    with load(bundle, runtime="torch") as session:
+        eager = collect_outputs(session.run, held_out.split)
+    return lambda way, run: _require_measured(contract, held_out, eager, run)
+
+
+def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
+    """float32 is held to parity alone; of the rest, what the manifest says was lost in this runtime."""
+    if way.precision == "fp32":
+        return
+    stated = bundle.variant(way.variant).recipe.get("contract")
+    judged = {} if stated is None or way.hint != "f32" else read_judgement(stated["after"]).drops
+    if way.runtime not in judged:
+        raise BoundError(
+            f"Nothing says that {way.variant} with the hint {way.hint} keeps max-drop {contract} in {way.runtime}. "
+            "Convert it with --max-drop, or tune with --data."
+        )
+    _require(Judgement({way.runtime: judged[way.runtime]}), contract)
+
+
+def _require_measured(contract: MaxDrop, held_out: HeldOut, eager: Arrays, run: Run) -> None:
+    metrics = held_out.metrics or agreement_metrics(eager)
+    outputs = collect_outputs(run, held_out.split)
+    _require(Judgement({"here": measure_drops(outputs, eager, held_out.split, metrics)}), contract)
+
+
+def _require(judged: Judgement, contract: MaxDrop) -> None:
+    if breaches := judged.breaches(contract):
+        raise BoundError(f"Beyond max-drop {contract}: {'; '.join(breaches)}.")

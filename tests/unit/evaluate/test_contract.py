@@ -1,0 +1,100 @@
+"""The accuracy contract: how it is written, what it allows, and that lost numbers never pass."""
+
+import numpy as np
+import pytest
+
+from perceiver_deploy.data.datasets import Split
+from perceiver_deploy.data.metrics import TOP1, Metric
+from perceiver_deploy.errors import UsageError
+from perceiver_deploy.evaluate.accuracy import measure_drops
+from perceiver_deploy.evaluate.agreement import agreement_metrics
+from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
+
+ERROR = Metric("error", "px", False, lambda outputs, inputs, targets: np.abs(outputs["x"] - targets))
+
+
+def one_hot(classes, count=3):
+    return {"logits": np.eye(count, dtype=np.float32)[np.asarray(classes, int)]}
+
+
+def top1_drop(found, eager, targets):
+    split = Split({"pixels": np.zeros(len(targets))}, np.asarray(targets))
+    return measure_drops(one_hot(found), one_hot(eager), split, [TOP1])[0]
+
+
+def error_drop(found, eager):
+    split = Split({"x": np.zeros(len(found))}, np.zeros(len(found)))
+    return measure_drops({"x": np.array(found)}, {"x": np.array(eager)}, split, [ERROR])[0]
+
+
+def test_a_drop_is_positive_where_outputs_are_worse_whichever_way_the_metric_points():
+    lost = top1_drop([0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 2, 1])
+    assert (lost.eager, lost.value, lost.drop) == (1.0, 0.75, 0.25)
+    assert (lost.test.lost, lost.test.won) == (1, 0)
+    assert lost.text().startswith("top-1 accuracy 100.00 % -> 75.00 %, drop 25.00 points (0.00 to ")
+    worse = error_drop([2.0, 3.0], [1.0, 1.0])
+    assert (worse.drop, worse.test) == (1.5, None)
+    assert error_drop([0.5, 1.0], [1.0, 1.0]).drop == -0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "top1_bound", "error_bound"), [("0.5", 0.005, 0.5), ("1%", 0.01 * 0.5, 0.01 * 2), ("0", 0, 0)]
+)
+def test_points_are_of_the_metrics_unit_and_per_cents_of_eagers_value(text, top1_bound, error_bound):
+    contract = MaxDrop.parse(text)
+    assert str(contract) == text
+    assert contract.bound(top1_drop([0, 0], [0, 1], [0, 0])) == pytest.approx(top1_bound)
+    assert contract.bound(error_drop([1.0], [2.0])) == pytest.approx(error_bound)
+
+
+@pytest.mark.parametrize("text", ["-1", "half", "", "1e", "nan", "1 point"])
+def test_what_is_no_drop_is_refused_with_what_was_expected(text):
+    with pytest.raises(UsageError, match=r"expected a number that is not negative: 0\.5 .* 1%"):
+        MaxDrop.parse(text)
+
+
+def test_a_drop_of_exactly_the_bound_is_allowed_and_one_row_more_is_not():
+    rows, half_a_point = 400, MaxDrop.parse("0.5")
+    targets = np.zeros(rows, int)
+    two, three = (top1_drop(np.arange(rows) < wrong, targets, targets) for wrong in (2, 3))
+    assert half_a_point.allows(two)
+    assert not half_a_point.allows(three)
+    judged = Judgement({"onnxruntime": [two], "openvino": [three]})
+    assert [text.endswith("in openvino") for text in judged.breaches(half_a_point)] == [True]
+    assert judged.excess(half_a_point) == pytest.approx(0.0025)
+
+
+def test_outputs_that_are_no_numbers_have_lost_everything():
+    lost = error_drop([np.nan, 0.0], [1.0, 1.0])
+    assert lost.drop == np.inf
+    assert not MaxDrop(1e9).allows(lost)
+    assert Judgement({"onnxruntime": [lost]}).excess(MaxDrop(1.0)) == np.inf
+
+
+def agreement(outputs, eager, **inputs):
+    rows = len(next(iter(eager.values())))
+    split = Split(inputs or {"x": np.zeros(rows)}, np.arange(rows))
+    return measure_drops(outputs, eager, split, agreement_metrics(eager))
+
+
+def test_without_labels_the_drop_of_logits_is_the_share_of_answers_that_differ():
+    (lost,) = agreement(one_hot([0, 1, 2, 2]), one_hot([0, 1, 2, 1]))
+    assert (lost.eager, lost.value, lost.drop) == (1.0, 0.75, 0.25)
+
+
+def test_masked_positions_do_not_count_as_answers_that_agree():
+    eager = {"logits": np.zeros((2, 4, 3), np.float32)}
+    found = {"logits": eager["logits"].copy()}
+    found["logits"][0, 0, 1] = 1  # one of two answers that count
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
+    (lost,) = agreement(found, eager, attention_mask=mask)
+    assert lost.drop == pytest.approx((0.5 + 0) / 2)
+
+
+def test_without_labels_the_drop_of_other_outputs_is_the_relative_error():
+    eager = {"flow": np.random.default_rng(0).normal(size=(3, 5, 2))}
+    (lost,) = agreement({"flow": 1.01 * eager["flow"]}, eager)
+    assert lost.drop == pytest.approx(0.01)
+    assert MaxDrop.parse("1%").bound(lost) == MaxDrop.parse("1").bound(lost) == pytest.approx(0.01)
+    (nothing,) = agreement({"flow": np.full((3, 5, 2), np.nan)}, eager)
+    assert not MaxDrop(100).allows(nothing)
