@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -88,6 +87,4 @@ class ImageInputAdapter(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """One token a pixel of the stem's output, row by row."""
         features = pixel_values if self.stem is None else self.stem(pixel_values)
-        batch, _, height, width = features.shape
-        positions = self.positions((height, width), features).expand(batch, -1, -1)
-        return torch.cat([features.flatten(2).transpose(1, 2), positions], dim=-1)
+        return self.positions.beside(features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))

@@ -28,13 +28,12 @@ class FlowInputAdapter(nn.Module):
 
         Points are flat indices into [height, width].
         """
-        batch, _, _, height, width = patches.shape
+        height, width = patches.shape[3:]
         if points is None:
             features = self.projection(patches.permute(0, 3, 4, 1, 2).flatten(3)).flatten(1, 2)
         else:
             features = self.projection(patches.flatten(3).index_select(3, points).permute(0, 3, 1, 2).flatten(2))
-        positions = self.positions((height, width), features, points).expand(batch, -1, -1)
-        return torch.cat([features, positions], dim=-1)
+        return self.positions.beside(features, (height, width), points)
 
 
 class VideoInputAdapter(nn.Module):
@@ -52,8 +51,7 @@ class VideoInputAdapter(nn.Module):
         batch, frames, colours, height, width = image.shape
         patches = image.reshape(batch, frames, colours, height // size, size, width // size, size)
         patches = patches.permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(1, 3)
-        positions = self.positions((frames, height // size, width // size), patches).expand(batch, -1, -1)
-        return torch.cat([patches, positions], dim=-1)
+        return self.positions.beside(patches, (frames, height // size, width // size))
 
 
 class AudioInputAdapter(nn.Module):
@@ -79,7 +77,7 @@ class AudioInputAdapter(nn.Module):
             if mask is not None:
                 features = features.masked_fill(mask[..., None] == 0, 0.0)
             features = self.log_mel(features)
-        return torch.cat([features, self.positions((tokens,), features).expand(batch, -1, -1)], dim=-1)
+        return self.positions.beside(features, (tokens,))
 
 
 class LabelInputAdapter(nn.Module):

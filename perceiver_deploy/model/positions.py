@@ -28,10 +28,11 @@ def linear_positions(size: int, device: torch.device) -> Tensor:
     return torch.where(in_first_half, rising, falling).to(torch.float32)
 
 
-def _over_grid(rows: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
-    """Rows [size, channels] along one axis, repeated over the others: [product of sizes, channels]."""
+def _over_grid(rows: Tensor, axis: int, sizes: tuple[int, ...], batch: tuple[int, ...]) -> Tensor:
+    """Rows [size, channels] along one axis, repeated over the others: [*batch, product of sizes, channels]."""
     shape = [size if other == axis else 1 for other, size in enumerate(sizes)]
-    return rows.view(*shape, -1).expand(*sizes, -1).flatten(0, len(sizes) - 1)
+    grid = rows.view(*(1 for _ in batch), *shape, -1).expand(*batch, *sizes, -1)
+    return grid.flatten(len(batch), len(batch) + len(sizes) - 1)
 
 
 def indexed_positions(indices: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
@@ -77,17 +78,32 @@ class FourierEncoding(nn.Module):
 
         Those of the flat indices `points` where they are given.
         """
-        along = [self._along(axis, linear_positions(size, like.device)) for axis, size in enumerate(sizes)]
-        if points is None:
-            placed = [[_over_grid(part, axis, sizes) for part in parts] for axis, parts in enumerate(along)]
-        else:
-            indices = _unravel(points, sizes)
-            placed = [[part.index_select(0, at) for part in parts] for at, parts in zip(indices, along, strict=True)]
-        return self._joined(placed).to(like.dtype)
+        return torch.cat(self._placed(sizes, like, points, ()), -1)
+
+    def beside(self, tokens: Tensor, sizes: tuple[int, ...], points: Tensor | None = None) -> Tensor:
+        """Tokens [batch, points, channels] with the features of `forward` as further channels.
+
+        Joined at once: of a grid that is large, each copy of the features takes as long as reading the tokens does.
+        """
+        return torch.cat([tokens, *self._placed(sizes, tokens, points, tuple(tokens.shape[:1]))], -1)
 
     def features(self, positions: Tensor) -> Tensor:
         """Features float32 [..., channels] of positions float32 [..., dimensions]."""
-        return self._joined([self._along(axis, at) for axis, at in enumerate(positions.unbind(-1))])
+        return torch.cat(self._ordered([self._along(axis, at) for axis, at in enumerate(positions.unbind(-1))]), -1)
+
+    def _placed(
+        self, sizes: tuple[int, ...], like: Tensor, points: Tensor | None, batch: tuple[int, ...]
+    ) -> list[Tensor]:
+        """Parts [*batch, points, 1 or bands] of the features, in order."""
+        along = [self._along(axis, linear_positions(size, like.device)) for axis, size in enumerate(sizes)]
+        if points is None:
+            placed = [[_over_grid(part, axis, sizes, batch) for part in parts] for axis, parts in enumerate(along)]
+        else:
+            placed = [
+                [part.index_select(0, at).expand(*batch, -1, -1) for part in parts]
+                for at, parts in zip(_unravel(points, sizes), along, strict=True)
+            ]
+        return [part.to(like.dtype) for part in self._ordered(placed)]
 
     def _along(self, axis: int, positions: Tensor) -> list[Tensor]:
         """Positions, sines and cosines [..., 1 or bands] of positions float32 [...] along one axis.
@@ -98,11 +114,11 @@ class FourierEncoding(nn.Module):
         angles = math.pi * (positions[..., None] * frequencies)
         return [positions[..., None], torch.sin(angles), torch.cos(angles)]
 
-    def _joined(self, parts: Sequence[Sequence[Tensor]]) -> Tensor:
-        """The channels in the configuration's order."""
+    def _ordered(self, parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """The parts of the channels in the configuration's order."""
         if self.order == "by_dimension":
-            return torch.cat([part for positions, sines, cosines in parts for part in (sines, cosines, positions)], -1)
-        return torch.cat([part for kind in zip(*parts, strict=True) for part in kind], -1)
+            return [part for positions, sines, cosines in parts for part in (sines, cosines, positions)]
+        return [part for kind in zip(*parts, strict=True) for part in kind]
 
 
 class LearnedEncoding(nn.Module):
@@ -128,6 +144,10 @@ class LearnedEncoding(nn.Module):
             table = table.narrow(dimension, 0, size)
         table = table.flatten(0, len(sizes) - 1)
         return table if self.projection is None else self.projection(table)
+
+    def beside(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Tokens [batch, points, channels] with the rows of `forward` as further channels."""
+        return torch.cat([tokens, self(sizes, tokens).expand(tokens.shape[0], -1, -1)], -1)
 
 
 def build_positions(
