@@ -25,12 +25,13 @@ BUILD = ROOT / "build/cpp/release"
 RESULTS = Path(__file__).parent / "results" / "embed.json"
 ROUNDS = 9
 PYTHON_START = """
-import resource, sys, json
+import re, sys, json
 import numpy as np
 from perceiver_deploy import load
 session = load(sys.argv[1], runtime="onnxruntime", threads=1)
 session.run({"pixel_values": np.full((1, 3, 8, 8), 0.5, np.float32)})
-print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}))
+peak_kib = re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+print(json.dumps({"peak_mb": int(peak_kib) * 1024 / 1e6}))
 """
 PYTHON_IMPORT = """
 import sys, time, json
