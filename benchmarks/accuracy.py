@@ -2,7 +2,8 @@
 
 Each shipped checkpoint is exported and converted to fp16, bf16, int8 (the default command) and int8-cpu, calibrated on
 its training split. Every variant is run in every runtime here that reads it, beside eager float32 on the same rows, one
-thread each. Writes results/accuracy.json after each task; tasks that are there are left out unless they are named.
+thread each. Writes results/accuracy.json after each task; tasks that are there are left out unless they are named, and
+judged again in any case.
 
     python benchmarks/accuracy.py [TASK...]
 """
@@ -23,9 +24,10 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs
-from perceiver_deploy.evaluate.accuracy import Drop, measure_drops
+from perceiver_deploy.evaluate.accuracy import measure_drops
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.evaluate.statistics import SIGNIFICANT
 from perceiver_deploy.model.checkpoints.loading import shipped_names
 from perceiver_deploy.runtimes.loading import installed_runtimes
 
@@ -34,6 +36,7 @@ JUDGED = "int8"
 POINTS = 0.005
 """What the share of right answers may fall by, or one row, whichever is more."""
 BOUNDS = {"px": ("relative", 0.01), "bit": ("relative", 0.01), "dB": ("absolute", 0.5)}
+ROUNDING = 1e-9
 LEAST_SQNR = 20.0
 """Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
 NEAR_SILENCE = ("audio_reconstruction",)
@@ -41,18 +44,34 @@ NEAR_SILENCE = ("audio_reconstruction",)
 
 
 def main() -> None:
-    """Measure what is wanted and not there."""
+    """Measure what is wanted and not there, and judge all that is."""
     torch.set_num_threads(1)
-    document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}}
-    for name in sys.argv[1:] or [name for name in shipped_names() if name not in document["tasks"]]:
+    names = sys.argv[1:] or [name for name in shipped_names() if name not in read()["tasks"]]
+    for name in names:
         started = time.perf_counter()
         found = measure(name)
-        document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}}
+        document = read()
         document["tasks"][name] = {**found, "seconds": time.perf_counter() - started}
         document["tasks"] = dict(sorted(document["tasks"].items()))
         document["environment"] = describe_environment()
-        RESULTS.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        print(name, "holds" if not found["failures"] else found["failures"], flush=True)
+        write(document)
+    write(read())
+
+
+def read() -> dict[str, Any]:
+    """What was measured so far."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}}
+
+
+def write(document: dict[str, Any]) -> None:
+    """Keep the figures, with what of them is beyond its bound."""
+    for name, task in document["tasks"].items():
+        for row in task["candidates"]:
+            row["failures"] = failures(row)
+        judged = [row for row in task["candidates"] if row["variant"] == JUDGED]
+        task["failures"] = [f"{JUDGED} in {row['runtime']}: {text}" for row in judged for text in row["failures"]]
+        print(name, "; ".join(task["failures"]) or "holds", flush=True)
+    RESULTS.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -72,12 +91,7 @@ def measure(name: str) -> dict[str, Any]:
             for runtime in installed_runtimes()
             if runtime in described.runtimes
         ]
-    judged = [row for row in rows if row["variant"] == JUDGED]
-    return {
-        "rows": len(data.test),
-        "candidates": rows,
-        "failures": [failure for row in judged for failure in row["failures"]],
-    }
+    return {"rows": len(data.test), "candidates": rows}
 
 
 def run(path: Path, runtime: str, variant: str, data: DataSet) -> Arrays:
@@ -87,35 +101,33 @@ def run(path: Path, runtime: str, variant: str, data: DataSet) -> Arrays:
 
 
 def candidate(path: Path, runtime: str, variant: str, data: DataSet, eager: Arrays) -> dict[str, Any]:
-    """What one variant lost in one runtime, and what of it is beyond its bound."""
+    """What one variant lost in one runtime."""
     outputs = run(path, runtime, variant, data)
-    drops = measure_drops(outputs, eager, data.test, data.metrics)
-    figures = {output: compare(outputs[output], eager[output]).to_json() for output in eager}
-    failures = [text for drop in drops if (text := failure(drop)) is not None]
-    failures += [
-        f"{output}: SQNR {found['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR:.0f} dB"
-        for output, found in figures.items()
-        if output not in NEAR_SILENCE and found["sqnr_db"] is not None and found["sqnr_db"] < LEAST_SQNR
-    ]
     return {
         "variant": variant,
         "runtime": runtime,
-        "metrics": [drop.to_json() for drop in drops],
-        "outputs": figures,
-        "failures": [f"{variant} in {runtime}: {text}" for text in failures],
+        "metrics": [drop.to_json() for drop in measure_drops(outputs, eager, data.test, data.metrics)],
+        "outputs": {output: compare(outputs[output], eager[output]).to_json() for output in eager},
     }
 
 
-def failure(drop: Drop) -> str | None:
-    """Why a drop is too large, or None."""
-    if drop.test is not None and drop.test.significant:
-        return f"{drop.text()}: McNemar's p is {drop.test.p_value:.3f}"
-    if drop.unit == "%":
-        bound = max(POINTS, 1 / drop.examples)
-    else:
-        kind, amount = BOUNDS[drop.unit]
-        bound = amount * abs(drop.eager) if kind == "relative" else amount
-    return f"{drop.text()}: the bound is {bound:.4f}" if drop.drop > bound + 1e-9 else None
+def failures(row: dict[str, Any]) -> list[str]:
+    """What of a candidate is beyond its bound."""
+    found = []
+    for metric in row["metrics"]:
+        if metric["test"] is not None and metric["test"]["p_value"] < SIGNIFICANT:
+            found.append(f"{metric['metric']}: McNemar's p is {metric['test']['p_value']:.3f}")
+        if metric["unit"] == "%":
+            bound = max(POINTS, 1 / metric["examples"])
+        else:
+            kind, amount = BOUNDS[metric["unit"]]
+            bound = amount * abs(metric["eager"]) if kind == "relative" else amount
+        if metric["drop"] > bound + ROUNDING:
+            found.append(f"{metric['metric']}: a drop of {metric['drop']:.4f}, expected at most {bound:.4f}")
+    for output, figures in row["outputs"].items():
+        if output not in NEAR_SILENCE and figures["sqnr_db"] is not None and figures["sqnr_db"] < LEAST_SQNR:
+            found.append(f"{output}: SQNR {figures['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR:.0f} dB")
+    return found
 
 
 if __name__ == "__main__":
