@@ -106,8 +106,8 @@ def test_a_bundle_of_encoder_and_decoder_alone_runs_as_the_whole_model(only, bes
     assert {verdict.stages for verdict in result.verdicts} == {"encoder + decoder"}
 
 
-def test_engines_are_built_from_a_whole_model(only):
-    with pytest.raises(BundleError, match="has the stages encoder, decoder; engines are built from"):
+def test_engines_are_built_from_a_whole_model_unless_a_stage_is_named(only):
+    with pytest.raises(BundleError, match="has the stages encoder, decoder, not 'full'. Choose one with --stage"):
         build_engine(only)
 
 
