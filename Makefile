@@ -52,10 +52,12 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Writes the published schema of bundle.json; a test checks that it is up to date.
+# Writes the published schemas of bundle.json and benchmark.json; tests check that they are up to date.
 schema: $(STAMP)
 	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
+	$(BIN)/python -c "from perceiver_deploy.evaluate.benchmark_report import report_schema; print(report_schema(), end='')" \
+		> perceiver_deploy/benchmark.schema.json
 
 # Puts the figures of benchmarks/results/ into the README; a test checks that they agree.
 tables: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,22 @@ from perceiver_deploy.cli.options import threads_option
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.benchmark import BenchmarkResult
+    from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
+
+
+def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[dict[str, int]]:
+    """Every combination of the sizes given for each axis."""
+    by_axis: dict[str, list[tuple[str, int]]] = {}
+    for text in texts:
+        axis, _, size = text.partition("=")
+        if not (size.isascii() and size.isdigit()):
+            raise click.BadParameter(f"{text!r} is not of the form AXIS=N, such as length=512.")
+        by_axis.setdefault(axis, []).append((axis, int(size)))
+    return [dict(sizes) for sizes in itertools.product(*by_axis.values())] if by_axis else []
 
 
 @click.command(
@@ -26,13 +40,28 @@ if TYPE_CHECKING:
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
 @click.option("--data", help="Data set to measure accuracy on (digits); without it, inputs are random.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), default=[1, 32], show_default=True)
-@click.option("--seconds", type=float, default=6.0, show_default=True, help="Time for each batch size.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="AXIS=N",
+    callback=_parse_sizes,
+    help="Size of an axis to time, on random inputs; may be repeated, for one axis too.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=6.0,
+    show_default=True,
+    help="Time for each batch size at each of the sizes.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
 @threads_option
 def command(
     bundles: tuple[Path, ...],
     data: str | None,
     batches: tuple[int, ...],
+    sizes: list[dict[str, int]],
     seconds: float,
     output: Path | None,
     threads: int | None,
@@ -43,43 +72,66 @@ def command(
     """
     from perceiver_deploy.pipeline.benchmark import benchmark_bundles
 
-    result = benchmark_bundles(bundles, data=data, batches=batches, seconds=seconds, threads=threads, output=output)
+    result = benchmark_bundles(
+        bundles, data=data, batches=batches, sizes=sizes, seconds=seconds, threads=threads, output=output
+    )
 
     def show(console: Console) -> None:
-        show_measurements(console, result)
+        show_report(console, result.report)
         console.print(f"Reports: {result.report_json} and {result.report_html}")
 
     return Outcome(result.to_json(), show)
 
 
-def show_measurements(console: Console, result: BenchmarkResult) -> None:
-    """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
+def show_report(console: Console, report: BenchmarkReport) -> None:
+    """Accuracy, then speed at each of the sizes, then memory, size and times of starting; then what may be ranked."""
     from perceiver_deploy.cli.tables import make_table
 
-    measurements = result.measurements
-    accuracy = measurements[0].accuracy
-    metrics = () if accuracy is None else accuracy.metrics
-    headers = ["candidate", *(metric.metric for metric in metrics), *(["= eager %"] if metrics else [])]
-    for latency in measurements[0].latencies:
-        headers += [f"b{latency.batch} ms", "x"]
-    rows = []
-    for m in measurements:
-        row = [m.name]
-        if m.accuracy is not None:
-            agreement = m.accuracy.agreement
-            row += [metric.text() for metric in m.accuracy.metrics]
-            row.append("" if agreement is None else f"{100 * agreement:.2f}")
-        for latency in m.latencies:
-            row += [f"{1000 * latency.percentile(50):.2f}", f"{m.speed_up[latency.batch]:.2f}"]
-        rows.append([*row, f"{m.file_bytes / 1e6:.2f}"])
-    threads = result.environment["threads"]
-    console.print(
-        make_table(
-            f"Accuracy, median latency by batch, speed-up (x) over eager; threads: {threads}",
-            [*headers, "MB"],
-            rows,
+    if report.measurements[0].accuracy is not None:
+        headers = ("candidate", "metric", "value", "95 % interval", "drop", "same as eager")
+        console.print(make_table(f"Accuracy on {report.settings.data} (test split)", headers, _accuracy_rows(report)))
+    columns = ("candidate", "batch", "sizes", "p50 ms", "p90", "p99", "per s", "speed-up", "95 % interval", "peak MB")
+    threads = report.environment["threads"]
+    console.print(make_table(f"Speed; speed-up is over eager; threads: {threads}", columns, _speed_rows(report)))
+    rows = [
+        (m.name, f"{m.load_seconds:.2f}", f"{1000 * m.first_seconds:.1f}", f"{m.file_bytes / 1e6:.2f}")
+        for m in report.measurements
+    ]
+    console.print(make_table("Start and size", ("candidate", "load s", "first run ms", "MB on disk"), rows))
+    for ranking in report.rankings:
+        console.print(ranking.text())
+
+
+def _accuracy_rows(report: BenchmarkReport) -> Sequence[Sequence[str]]:
+    from perceiver_deploy.data.metrics import format_value
+
+    return [
+        (
+            m.name,
+            figures.metric,
+            format_value(figures.value, figures.unit),
+            " to ".join(format_value(bound, figures.unit) for bound in figures.interval),
+            figures.drop_text(),
+            "" if m.accuracy.agreement is None else f"{100 * m.accuracy.agreement:.2f} %",
         )
-    )
-    for metric in metrics:
-        low, high = (metric.text(bound) for bound in metric.interval)
-        console.print(f"{metric.metric} on {metric.examples} test examples; eager's 95 % interval is {low} to {high}")
+        for m in report.measurements
+        if m.accuracy is not None
+        for figures in m.accuracy.metrics
+    ]
+
+
+def _speed_rows(report: BenchmarkReport) -> Sequence[Sequence[str]]:
+    return [
+        (
+            m.name,
+            str(latency.batch),
+            latency.sizes_text(),
+            *(f"{1000 * seconds:.2f}" for seconds in (latency.p50, latency.p90, latency.p99)),
+            f"{latency.throughput:.1f}",
+            f"{latency.speed_up:.2f}x",
+            " to ".join(f"{bound:.2f}" for bound in latency.speed_up_interval),
+            f"{latency.peak_bytes / 1e6:.0f}",
+        )
+        for m in report.measurements
+        for latency in m.latencies
+    ]

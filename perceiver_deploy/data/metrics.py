@@ -73,12 +73,21 @@ def measure(outputs: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Me
     return tuple(_measure(metric, outputs, data) for metric in metrics)
 
 
+def example_scores(metric: Metric, outputs: Arrays, data: Split) -> NDArray[np.float64]:
+    """One score an example [examples] for a split's outputs, NaN where it does not count."""
+    return np.asarray(metric.scores(outputs, data.rows(slice(None)), data.targets), np.float64)
+
+
+def are_hits(scores: NDArray[np.float64]) -> bool:
+    """Whether each score says right or wrong: 1 or 0."""
+    return bool(np.isin(scores, (0, 1)).all())
+
+
 def _measure(metric: Metric, outputs: Arrays, data: Split) -> Measured:
-    scores = np.asarray(metric.scores(outputs, data.rows(slice(None)), data.targets), np.float64)
+    scores = example_scores(metric, outputs, data)
     scores = scores[~np.isnan(scores)]
     value = float(scores.mean())
-    binary = bool(np.isin(scores, (0, 1)).all())
-    interval = wilson_interval(value, len(scores)) if binary else bootstrap_interval(scores)
+    interval = wilson_interval(value, len(scores)) if are_hits(scores) else bootstrap_interval(scores)
     return Measured(metric.name, metric.unit, metric.higher_is_better, value, interval, len(scores))
 
 
