@@ -37,9 +37,11 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     extra="export,cpu,report",
     example="perceiver-deploy benchmark digits.bundle --data digits",
 )
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="BUNDLE...")
 @click.option("--data", help="Data set to measure accuracy on (digits); without it, inputs are random.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), default=[1, 32], show_default=True)
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="May be repeated; default: 1 and 32."
+)
 @click.option(
     "--size",
     "sizes",
@@ -56,6 +58,12 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     help="Time for each batch size at each of the sizes.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@click.option(
+    "--suite",
+    type=click.Choice(["modalities"]),
+    help="Instead of BUNDLE: export, convert and measure every shipped task on its test set, into one table; a run "
+    "that was stopped goes on. Default: --batch 1 -o modalities.",
+)
 @threads_option
 def command(
     bundles: tuple[Path, ...],
@@ -64,16 +72,23 @@ def command(
     sizes: list[dict[str, int]],
     seconds: float,
     output: Path | None,
+    suite: str | None,
     threads: int | None,
 ) -> Outcome:
     """Measure accuracy and speed of every variant and runtime of BUNDLE against eager.
 
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
-    from perceiver_deploy.pipeline.benchmark import benchmark_bundles
+    if suite is not None:
+        if bundles or data is not None or sizes:
+            raise click.UsageError(f"--suite {suite} brings its bundles and data; leave BUNDLE, --data and --size out.")
+        return _run_suite(output or Path(suite), batches or (1,), seconds, threads)
+    if not bundles:
+        raise click.UsageError("Give a BUNDLE, or --suite modalities.")
+    from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
 
     result = benchmark_bundles(
-        bundles, data=data, batches=batches, sizes=sizes, seconds=seconds, threads=threads, output=output
+        bundles, data=data, batches=batches or BATCHES, sizes=sizes, seconds=seconds, threads=threads, output=output
     )
 
     def show(console: Console) -> None:
@@ -81,6 +96,21 @@ def command(
         console.print(f"Reports: {result.report_json} and {result.report_html}")
 
     return Outcome(result.to_json(), show)
+
+
+def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None) -> Outcome:
+    from perceiver_deploy.cli.tables import make_table
+    from perceiver_deploy.evaluate.suite_report import suite_table
+    from perceiver_deploy.pipeline.suite import run_suite
+
+    result = run_suite(output, batches=batches, seconds=seconds, threads=threads)
+
+    def show(console: Console) -> None:
+        header, rows = suite_table(result.report)
+        console.print(make_table(f"Every shipped task at batch {result.report.batch}", header, rows))
+        console.print(f"Reports: {result.report_json} and {result.report_markdown}; each task's own beside them")
+
+    return Outcome(result.to_json(), show, result.failure)
 
 
 def show_report(console: Console, report: BenchmarkReport) -> None:

@@ -79,7 +79,7 @@ def benchmark_bundles(
         measurements += measured
         rankings += ranked
     report = BenchmarkReport(
-        environment={**describe_environment(), "threads": threads or "runtime's choice"},
+        environment=environment_with(threads),
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         settings=settings,
         measurements=tuple(measurements),
@@ -92,6 +92,11 @@ def benchmark_bundles(
     report_json = write_report(paths[0], report.text())
     report_html = write_report(paths[1], render_benchmark(report))
     return BenchmarkResult(report, str(report_json), str(report_html))
+
+
+def environment_with(threads: int | None) -> dict[str, Any]:
+    """The machine, the software, and the threads of every candidate."""
+    return {**describe_environment(), "threads": threads or "runtime's choice"}
 
 
 def _check_sizes(bundle: Bundle, settings: Settings) -> None:
