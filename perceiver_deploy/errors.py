@@ -41,6 +41,12 @@ class ParityError(PerceiverDeployError):
     exit_code = 3
 
 
+class BoundError(PerceiverDeployError):
+    """A stated bound, such as that on the loss of accuracy, was not kept. Exit code 4."""
+
+    exit_code = 4
+
+
 class MissingError(PerceiverDeployError):
     """Something needed is not here: package, runtime, hardware or data set. Exit code 5."""
 

@@ -59,6 +59,13 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
 @click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RESULT.json",
+    help="benchmark.json of an earlier run; exit code 4 where accuracy, speed-up, memory or size is worse beyond the "
+    "noise.",
+)
+@click.option(
     "--suite",
     type=click.Choice(["modalities"]),
     help="Instead of BUNDLE: export, convert and measure every shipped task on its test set, into one table; a run "
@@ -72,6 +79,7 @@ def command(
     sizes: list[dict[str, int]],
     seconds: float,
     output: Path | None,
+    against: Path | None,
     suite: str | None,
     threads: int | None,
 ) -> Outcome:
@@ -80,22 +88,31 @@ def command(
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
     if suite is not None:
-        if bundles or data is not None or sizes:
-            raise click.UsageError(f"--suite {suite} brings its bundles and data; leave BUNDLE, --data and --size out.")
+        if bundles or data is not None or sizes or against is not None:
+            raise click.UsageError(
+                f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size and --against out."
+            )
         return _run_suite(output or Path(suite), batches or (1,), seconds, threads)
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
     from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
 
     result = benchmark_bundles(
-        bundles, data=data, batches=batches or BATCHES, sizes=sizes, seconds=seconds, threads=threads, output=output
+        bundles,
+        data=data,
+        batches=batches or BATCHES,
+        sizes=sizes,
+        seconds=seconds,
+        threads=threads,
+        output=output,
+        against=against,
     )
 
     def show(console: Console) -> None:
         show_report(console, result.report)
         console.print(f"Reports: {result.report_json} and {result.report_html}")
 
-    return Outcome(result.to_json(), show)
+    return Outcome(result.to_json(), show, result.failure)
 
 
 def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None) -> Outcome:
@@ -130,6 +147,11 @@ def show_report(console: Console, report: BenchmarkReport) -> None:
     console.print(make_table("Start and size", ("candidate", "load s", "first run ms", "MB on disk"), rows))
     for ranking in report.rankings:
         console.print(ranking.text())
+    if report.comparison is not None:
+        rows = [(d.candidate, d.figure, d.before, d.now, str(d.verdict)) for d in report.comparison.differences]
+        console.print(make_table("Beside the earlier run", ("candidate", "figure", "before", "now", ""), rows))
+        for line in (*report.comparison.remarks, report.comparison.text()):
+            console.print(line)
 
 
 def _accuracy_rows(report: BenchmarkReport) -> Sequence[Sequence[str]]:

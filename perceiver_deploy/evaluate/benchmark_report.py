@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.strict import Strict
 
@@ -35,6 +36,10 @@ class MetricFigures(Strict):
     drop_interval: tuple[float, float] | None
     significant: bool
     scores: tuple[float | None, ...]
+
+    def value_text(self) -> str:
+        """`97.33 %`."""
+        return format_value(self.value, self.unit)
 
     def drop_text(self) -> str:
         """`0.22 points (-0.22 to 0.67)`."""
@@ -126,6 +131,42 @@ class Ranking(Strict):
         return f"{where}: {self.fastest} is fastest."
 
 
+class Difference(Strict):
+    """A figure of a candidate, named with its bundle, before and now.
+
+    "too noisy" says that neither run was steady enough to tell.
+    """
+
+    candidate: str
+    figure: str
+    before: str
+    now: str
+    verdict: Literal["worse", "same", "better", "too noisy"]
+
+
+class Comparison(Strict):
+    """A report beside an earlier one; `remarks` say where the environments differ."""
+
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[Difference, ...]:
+        """What is worse beyond chance."""
+        return tuple(difference for difference in self.differences if difference.verdict == "worse")
+
+    def text(self) -> str:
+        """A sentence that sums it up."""
+        speeds = [d.verdict for d in self.differences if d.figure.startswith("speed-up")]
+        if speeds and set(speeds) == {"too noisy"}:
+            return (
+                "The machine is too noisy to compare speed: no difference is significant. Use a quieter machine, or more "
+                f"--seconds. {len(self.regressions)} of {len(self.differences)} figures are worse than before."
+            )
+        noisy = f"; {speeds.count('too noisy')} speed-ups were too noisy to compare" if "too noisy" in speeds else ""
+        return f"{len(self.regressions)} of {len(self.differences)} figures are worse than before{noisy}."
+
+
 class Settings(Strict):
     """What was asked for."""
 
@@ -145,6 +186,7 @@ class BenchmarkReport(Strict):
     settings: Settings
     measurements: tuple[Measurement, ...] = Field(min_length=1)
     rankings: tuple[Ranking, ...]
+    comparison: Comparison | None = None
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkReport:

@@ -12,10 +12,11 @@ from typing import Any
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.raw_sets import raw_data_set
-from perceiver_deploy.errors import InputError, UsageError
+from perceiver_deploy.errors import BoundError, InputError, UsageError
 from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.html import render_benchmark
+from perceiver_deploy.evaluate.regression import compare_reports
 from perceiver_deploy.pipeline.benchmark_rounds import measure_bundle
 from perceiver_deploy.pipeline.reports import write_report
 
@@ -36,6 +37,18 @@ class BenchmarkResult:
         paths = {"report_json": self.report_json, "report_html": self.report_html}
         return {**self.report.model_dump(mode="json"), **paths}
 
+    @property
+    def failure(self) -> BoundError | None:
+        """What the exit code tells of."""
+        comparison = self.report.comparison
+        if comparison is None or not comparison.regressions:
+            return None
+        worse = "; ".join(f"{d.candidate}, {d.figure}: {d.before} -> {d.now}" for d in comparison.regressions)
+        return BoundError(
+            f"{comparison.text()} {worse}. Expected none beyond the noise; look into {self.report_html}, or keep "
+            "the new report as the one to compare with if this is meant."
+        )
+
 
 def benchmark_bundles(
     bundles: Sequence[str | Path],
@@ -46,6 +59,7 @@ def benchmark_bundles(
     seconds: float = SECONDS,
     threads: int | None = None,
     output: str | Path | None = None,
+    against: str | Path | None = None,
 ) -> BenchmarkResult:
     """Measure eager and every variant in every runtime, interleaved, and write `benchmark.json` and `.html`.
 
@@ -59,6 +73,7 @@ def benchmark_bundles(
         seconds: how long to time each batch size at each of the sizes.
         threads: for every candidate.
         output: folder of the reports; by default the first bundle's `reports/`.
+        against: `benchmark.json` of an earlier run to compare with.
 
     Raises:
         UsageError, BundleError, InputError, MissingError: nothing was measured.
@@ -66,6 +81,7 @@ def benchmark_bundles(
     settings = Settings(
         data=data, batches=tuple(batches), sizes=tuple(map(dict, sizes)), seconds=seconds, threads=threads
     )
+    before = None if against is None else BenchmarkReport.read(Path(against))
     opened = [Bundle.open(bundle) for bundle in bundles]
     if not opened or not batches or min(batches) < 1:
         raise UsageError(f"Benchmarking needs a bundle and batch sizes of at least 1, got {list(batches)}.")
@@ -85,6 +101,8 @@ def benchmark_bundles(
         measurements=tuple(measurements),
         rankings=tuple(rankings),
     )
+    if before is not None:
+        report = report.model_copy(update={"comparison": compare_reports(before, report)})
     paths = [
         opened[0].report_path(name) if output is None else Path(output) / name
         for name in ("benchmark.json", "benchmark.html")

@@ -174,6 +174,29 @@ def test_benchmark_writes_raw_samples_of_every_size_and_environment(bundle, tmp_
     assert all(name in page for name in names)
 
 
+@pytest.mark.full
+def test_benchmark_that_is_worse_than_an_earlier_one_exits_4_and_names_what(bundle, tmp_path):
+    asked = ("benchmark", bundle, "--batch", 1, "--seconds", "0.5", "--threads", 1)
+    first = call(*asked, "-o", tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    report = json.loads((tmp_path / "first/benchmark.json").read_text())
+    int8 = next(m for m in report["measurements"] if m["name"] == "onnxruntime int8")
+    for latency in int8["latencies"]:  # as if it had been three times as fast
+        latency["speed_up_interval"] = [3 * bound for bound in latency["speed_up_interval"]]
+    (tmp_path / "faster.json").write_text(json.dumps(report))
+    second = call(*asked, "-o", tmp_path / "second", "--against", tmp_path / "faster.json")
+    assert second.returncode == 4, second.stderr
+    assert "digits.bundle onnxruntime int8, speed-up at batch 1" in second.stderr
+    comparison = json.loads((tmp_path / "second/benchmark.json").read_text())["comparison"]
+    assert {d["verdict"] for d in comparison["differences"] if "int8" in d["candidate"]} >= {"worse"}
+
+
+def test_benchmark_against_what_is_no_report_is_refused_before_measuring(bundle):
+    refused = call("benchmark", bundle, "--against", bundle / "bundle.json")
+    assert refused.returncode == 1
+    assert "is no report of `perceiver-deploy benchmark`" in refused.stderr
+
+
 def test_benchmark_refuses_axes_that_are_not_there(bundle):
     refused = call("benchmark", bundle, "--size", "length=5")
     assert refused.returncode == 2
