@@ -148,8 +148,8 @@ def show_report(console: Console, report: BenchmarkReport) -> None:
     for ranking in report.rankings:
         console.print(ranking.text())
     if report.comparison is not None:
-        rows = [(d.candidate, d.figure, d.before, d.now, str(d.verdict)) for d in report.comparison.differences]
-        console.print(make_table("Beside the earlier run", ("candidate", "figure", "before", "now", ""), rows))
+        differences = [[d.candidate, d.figure, d.before, d.now, d.verdict] for d in report.comparison.differences]
+        console.print(make_table("Beside the earlier run", ("candidate", "figure", "before", "now", ""), differences))
         for line in (*report.comparison.remarks, report.comparison.text()):
             console.print(line)
 

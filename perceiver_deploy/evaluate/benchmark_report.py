@@ -17,6 +17,9 @@ from perceiver_deploy.strict import Strict
 _NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # no string holds a line break: JSON escapes it
 
 
+Verdict = Literal["worse", "same", "better", "too noisy"]
+
+
 class MetricFigures(Strict):
     """A task metric on the test split.
 
@@ -134,14 +137,14 @@ class Ranking(Strict):
 class Difference(Strict):
     """A figure of a candidate, named with its bundle, before and now.
 
-    "too noisy" says that neither run was steady enough to tell.
+    "too noisy" says that the runs were not steady enough to tell.
     """
 
     candidate: str
     figure: str
     before: str
     now: str
-    verdict: Literal["worse", "same", "better", "too noisy"]
+    verdict: Verdict
 
 
 class Comparison(Strict):
@@ -160,8 +163,8 @@ class Comparison(Strict):
         speeds = [d.verdict for d in self.differences if d.figure.startswith("speed-up")]
         if speeds and set(speeds) == {"too noisy"}:
             return (
-                "The machine is too noisy to compare speed: no difference is significant. Use a quieter machine, or more "
-                f"--seconds. {len(self.regressions)} of {len(self.differences)} figures are worse than before."
+                "The machine is too noisy to compare speed: no difference is significant. Use a quieter machine, or "
+                f"more --seconds. {len(self.regressions)} of {len(self.differences)} figures are worse than before."
             )
         noisy = f"; {speeds.count('too noisy')} speed-ups were too noisy to compare" if "too noisy" in speeds else ""
         return f"{len(self.regressions)} of {len(self.differences)} figures are worse than before{noisy}."

@@ -1,13 +1,15 @@
 """Is a benchmark worse than an earlier one, beyond what chance explains?
 
 Speed is judged by the speed-up over eager, which was called in the same rounds: a machine that is slower today, or
-another one, slows both. Accuracy is judged example by example on the same test set.
+another one, slows both. Where only the usual run is slower and the fastest one is not, others were using the machine.
+Accuracy is judged example by example on the same test set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from perceiver_deploy.evaluate.benchmark_report import (
     Latency,
     Measurement,
     MetricFigures,
+    Verdict,
 )
 from perceiver_deploy.evaluate.ranking import TOO_WIDE
 
@@ -27,6 +30,7 @@ MARGIN = 1.1
 """How many times slower, or larger in memory, a candidate must be beyond the intervals: runs of the same code differ by
 more than the rounds of one run do, because each starts new processes."""
 _SIZE_MARGIN = 1.01
+_Key = tuple[str, str]
 
 
 def compare_reports(before: BenchmarkReport, now: BenchmarkReport) -> Comparison:
@@ -47,20 +51,21 @@ def compare_reports(before: BenchmarkReport, now: BenchmarkReport) -> Comparison
         for key in old
         if key not in new
     ]
-    compared = [difference for key in common for difference in _compare(key, old[key], new[key])]
+    compared = [difference for key in common for difference in _compare(key, (old, new))]
     return Comparison(differences=(*gone, *compared), remarks=tuple(_remarks(before, now)))
 
 
-def _by_name(report: BenchmarkReport) -> dict[tuple[str, str], Measurement]:
+def _by_name(report: BenchmarkReport) -> dict[_Key, Measurement]:
     return {(Path(m.bundle).name, m.name): m for m in report.measurements}
 
 
-def _names(measurements: dict[tuple[str, str], Measurement]) -> str:
+def _names(measurements: dict[_Key, Measurement]) -> str:
     return ", ".join(" ".join(key) for key in measurements)
 
 
-def _compare(key: tuple[str, str], old: Measurement, new: Measurement) -> Iterator[Difference]:
+def _compare(key: _Key, reports: tuple[dict[_Key, Measurement], dict[_Key, Measurement]]) -> Iterator[Difference]:
     name = " ".join(key)
+    old, new = (report[key] for report in reports)
     if old.accuracy is not None and new.accuracy is not None:
         known = {metric.metric: metric for metric in old.accuracy.metrics}
         for metric in new.accuracy.metrics:
@@ -69,17 +74,25 @@ def _compare(key: tuple[str, str], old: Measurement, new: Measurement) -> Iterat
     if new.file_bytes > _SIZE_MARGIN * old.file_bytes:
         sizes = (f"{count / 1e6:.2f} MB" for count in (old.file_bytes, new.file_bytes))
         yield _difference(name, "size on disk", *sizes, worse=True)
-    earlier = {(latency.batch, tuple(sorted(latency.sizes.items()))): latency for latency in old.latencies}
-    for latency in new.latencies:
-        other = earlier.get((latency.batch, tuple(sorted(latency.sizes.items()))))
-        if other is None:
+    eager = [_by_case(next(m for (bundle, _), m in report.items() if bundle == key[0])) for report in reports]
+    earlier = _by_case(old)
+    for case, latency in _by_case(new).items():
+        if case not in earlier:
             continue
         where = f"batch {latency.batch}" + (f", {latency.sizes_text()}" if latency.sizes else "")
         if new.runtime != "torch":  # eager is what speed is measured by
-            yield _speed(name, f"speed-up at {where}", other, latency)
-        if latency.peak_bytes > MARGIN * other.peak_bytes:
-            memory = (f"{count / 1e6:.0f} MB" for count in (other.peak_bytes, latency.peak_bytes))
+            best = [
+                min(first[case].samples) / min(own.samples)
+                for first, own in zip(eager, (earlier[case], latency), strict=True)
+            ]
+            yield _speed(name, f"speed-up at {where}", earlier[case], latency, best[1] * MARGIN < best[0])
+        if latency.peak_bytes > MARGIN * earlier[case].peak_bytes:
+            memory = (f"{count / 1e6:.0f} MB" for count in (earlier[case].peak_bytes, latency.peak_bytes))
             yield _difference(name, f"peak memory at {where}", *memory, worse=True)
+
+
+def _by_case(measurement: Measurement) -> dict[tuple[Any, ...], Latency]:
+    return {(latency.batch, *sorted(latency.sizes.items())): latency for latency in measurement.latencies}
 
 
 def _difference(name: str, figure: str, before: str, now: str, *, worse: bool) -> Difference:
@@ -95,21 +108,17 @@ def _accuracy(name: str, old: MetricFigures, new: MetricFigures) -> Difference:
     return _difference(name, new.metric, old.value_text(), new.value_text(), worse=worse)
 
 
-def _speed(name: str, figure: str, old: Latency, new: Latency) -> Difference:
-    low, high = old.speed_up_interval
-    new_low, new_high = new.speed_up_interval
+def _speed(name: str, figure: str, old: Latency, new: Latency, best_is_worse: bool) -> Difference:
+    (low, high), (new_low, new_high) = old.speed_up_interval, new.speed_up_interval
+    verdict: Verdict = "same"
     if new_high * MARGIN < low:
-        verdict = "worse"
+        verdict = "worse" if best_is_worse else "too noisy"
     elif new_low > high * MARGIN:
         verdict = "better"
     elif max(high / low, new_high / new_low) > TOO_WIDE:
         verdict = "too noisy"
-    else:
-        verdict = "same"
-    texts = (f"{one.speed_up:.2f}x ({1000 * one.p50:.2f} ms)" for one in (old, new))
-    return Difference.model_validate(
-        {"candidate": name, "figure": figure, **dict(zip(("before", "now"), texts, strict=True)), "verdict": verdict}
-    )
+    before, now = (f"{one.speed_up:.2f}x ({1000 * one.p50:.2f} ms)" for one in (old, new))
+    return Difference(candidate=name, figure=figure, before=before, now=now, verdict=verdict)
 
 
 def _remarks(before: BenchmarkReport, now: BenchmarkReport) -> Iterator[str]:

@@ -183,6 +183,7 @@ def test_benchmark_that_is_worse_than_an_earlier_one_exits_4_and_names_what(bund
     int8 = next(m for m in report["measurements"] if m["name"] == "onnxruntime int8")
     for latency in int8["latencies"]:  # as if it had been three times as fast
         latency["speed_up_interval"] = [3 * bound for bound in latency["speed_up_interval"]]
+        latency["samples"] = [seconds / 3 for seconds in latency["samples"]]
     (tmp_path / "faster.json").write_text(json.dumps(report))
     second = call(*asked, "-o", tmp_path / "second", "--against", tmp_path / "faster.json")
     assert second.returncode == 4, second.stderr

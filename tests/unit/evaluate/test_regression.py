@@ -43,6 +43,13 @@ def test_noise_is_said_where_it_hides_every_difference():
     assert "too noisy to compare speed: no difference is significant" in compare_reports(BEFORE, now).text()
 
 
+def test_slower_medians_with_fastest_runs_as_fast_as_before_are_noise():
+    disturbed = steady(0.004, seed=3)
+    disturbed[8:] = [4 * seconds for seconds in disturbed[8:]]
+    now = make_report({EAGER: steady(0.01, seed=2), OURS: disturbed})
+    assert verdicts(now)["speed-up at batch 1, length 8"] == "too noisy"
+
+
 @pytest.mark.parametrize(("wrong", "verdict"), [(2, "same"), (8, "worse")])
 def test_accuracy_is_compared_on_the_same_examples(wrong, verdict):
     hits = {EAGER: [1] * 40, OURS: [1] * 40}
