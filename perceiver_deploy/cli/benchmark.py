@@ -12,11 +12,10 @@ from perceiver_deploy.cli.options import threads_option
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rich.console import Console
 
     from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
+    from perceiver_deploy.evaluate.page import Page
 
 
 def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[dict[str, int]]:
@@ -58,6 +57,7 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     help="Time for each batch size at each of the sizes.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@click.option("--png", is_flag=True, help="Write each plot as a picture too.")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
@@ -79,6 +79,8 @@ def command(
     sizes: list[dict[str, int]],
     seconds: float,
     output: Path | None,
+    *,
+    png: bool,
     against: Path | None,
     suite: str | None,
     threads: int | None,
@@ -92,7 +94,7 @@ def command(
             raise click.UsageError(
                 f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size and --against out."
             )
-        return _run_suite(output or Path(suite), batches or (1,), seconds, threads)
+        return _run_suite(output or Path(suite), batches or (1,), seconds, threads, png=png)
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
     from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
@@ -106,84 +108,42 @@ def command(
         threads=threads,
         output=output,
         against=against,
+        png=png,
     )
 
     def show(console: Console) -> None:
         show_report(console, result.report)
-        console.print(f"Reports: {result.report_json} and {result.report_html}")
+        console.print(f"Reports: {', '.join(result.files)}")
 
     return Outcome(result.to_json(), show, result.failure)
 
 
-def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None) -> Outcome:
-    from perceiver_deploy.cli.tables import make_table
-    from perceiver_deploy.evaluate.suite_report import suite_table
+def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, *, png: bool) -> Outcome:
+    from perceiver_deploy.evaluate.suite_page import suite_page
     from perceiver_deploy.pipeline.suite import run_suite
 
-    result = run_suite(output, batches=batches, seconds=seconds, threads=threads)
+    result = run_suite(output, batches=batches, seconds=seconds, threads=threads, png=png)
 
     def show(console: Console) -> None:
-        header, rows = suite_table(result.report)
-        console.print(make_table(f"Every shipped task at batch {result.report.batch}", header, rows))
-        console.print(f"Reports: {result.report_json} and {result.report_markdown}; each task's own beside them")
+        show_page(console, suite_page(result.report))
+        console.print(f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
 
     return Outcome(result.to_json(), show, result.failure)
 
 
 def show_report(console: Console, report: BenchmarkReport) -> None:
-    """Accuracy, then speed at each of the sizes, then memory, size and times of starting; then what may be ranked."""
+    """The tables and the sentences of a benchmark."""
+    from perceiver_deploy.evaluate.benchmark_page import benchmark_page
+
+    show_page(console, benchmark_page(report))
+
+
+def show_page(console: Console, page: Page) -> None:
+    """Tables, but for that of the environment, then what they say."""
     from perceiver_deploy.cli.tables import make_table
 
-    if report.measurements[0].accuracy is not None:
-        headers = ("candidate", "metric", "value", "95 % interval", "drop", "same as eager")
-        console.print(make_table(f"Accuracy on {report.settings.data} (test split)", headers, _accuracy_rows(report)))
-    columns = ("candidate", "batch", "sizes", "p50 ms", "p90", "p99", "per s", "speed-up", "95 % interval", "peak MB")
-    threads = report.environment["threads"]
-    console.print(make_table(f"Speed; speed-up is over eager; threads: {threads}", columns, _speed_rows(report)))
-    rows = [
-        (m.name, f"{m.load_seconds:.2f}", f"{1000 * m.first_seconds:.1f}", f"{m.file_bytes / 1e6:.2f}")
-        for m in report.measurements
-    ]
-    console.print(make_table("Start and size", ("candidate", "load s", "first run ms", "MB on disk"), rows))
-    for ranking in report.rankings:
-        console.print(ranking.text())
-    if report.comparison is not None:
-        differences = [[d.candidate, d.figure, d.before, d.now, d.verdict] for d in report.comparison.differences]
-        console.print(make_table("Beside the earlier run", ("candidate", "figure", "before", "now", ""), differences))
-        for line in (*report.comparison.remarks, report.comparison.text()):
-            console.print(line)
-
-
-def _accuracy_rows(report: BenchmarkReport) -> Sequence[Sequence[str]]:
-    from perceiver_deploy.data.metrics import format_value
-
-    return [
-        (
-            m.name,
-            figures.metric,
-            format_value(figures.value, figures.unit),
-            " to ".join(format_value(bound, figures.unit) for bound in figures.interval),
-            figures.drop_text(),
-            "" if m.accuracy.agreement is None else f"{100 * m.accuracy.agreement:.2f} %",
-        )
-        for m in report.measurements
-        if m.accuracy is not None
-        for figures in m.accuracy.metrics
-    ]
-
-
-def _speed_rows(report: BenchmarkReport) -> Sequence[Sequence[str]]:
-    return [
-        (
-            m.name,
-            str(latency.batch),
-            latency.sizes_text(),
-            *(f"{1000 * seconds:.2f}" for seconds in (latency.p50, latency.p90, latency.p99)),
-            f"{latency.throughput:.1f}",
-            f"{latency.speed_up:.2f}x",
-            " to ".join(f"{bound:.2f}" for bound in latency.speed_up_interval),
-            f"{latency.peak_bytes / 1e6:.0f}",
-        )
-        for m in report.measurements
-        for latency in m.latencies
-    ]
+    for table in page.tables:
+        if table.title != "Environment":
+            console.print(make_table(table.title, table.header, table.rows))
+    for sentence in page.summary:
+        console.print(sentence)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
-from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.evaluate.benchmark_report import (
     BenchmarkReport,
     Measurement,
@@ -54,6 +52,7 @@ class SuiteReport(Strict):
     schema_version: Literal[1] = 1
     suite: Literal["modalities"] = "modalities"
     environment: dict[str, Any]
+    command: str
     batch: int
     tasks: tuple[TaskLines, ...]
     missing: dict[str, str]
@@ -87,35 +86,3 @@ def _line(measurement: Measurement) -> VariantLine:
         speed_up_interval=latency.speed_up_interval,
         file_bytes=measurement.file_bytes,
     )
-
-
-def suite_table(report: SuiteReport) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: task, data, metric of eager, and of each variant its metric, drop, speed-up and size."""
-    variants = list(dict.fromkeys(line.variant for task in report.tasks for line in task.variants))
-    header = ["data", "task", "metric", "eager", *(f"{variant}: metric, drop" for variant in variants)]
-    header += [f"{variant}: speed-up, size" for variant in variants]
-    rows = []
-    for task in report.tasks:
-        found = {line.variant: line for line in task.variants}
-        for index, metric in enumerate(task.eager.metrics):
-            row = [task.name, task.task, metric.metric] if index == 0 else ["", "", metric.metric]
-            row.append(format_value(metric.value, metric.unit))
-            row += [_metric_cell(found.get(variant), index) for variant in variants]
-            rows.append(row + [_speed_cell(found.get(variant)) if index == 0 else "" for variant in variants])
-    return header, rows
-
-
-def _metric_cell(line: VariantLine | None, index: int) -> str:
-    if line is None:
-        return ""
-    metric = line.metrics[index]
-    return f"{format_value(metric.value, metric.unit)}, {metric.drop_text().partition(' (')[0]}"
-
-
-def _speed_cell(line: VariantLine | None) -> str:
-    return "" if line is None else f"{line.speed_up:.2f}x ({line.runtime}), {line.file_bytes / 1e6:.2f} MB"
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *rows])

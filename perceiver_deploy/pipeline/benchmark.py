@@ -13,29 +13,34 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import BoundError, InputError, UsageError
+from perceiver_deploy.evaluate.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.html import render_benchmark
+from perceiver_deploy.evaluate.plots import benchmark_plots
 from perceiver_deploy.evaluate.regression import compare_reports
 from perceiver_deploy.pipeline.benchmark_rounds import measure_bundle
-from perceiver_deploy.pipeline.reports import write_report
+from perceiver_deploy.pipeline.reports import require_folder, write_page
 
 BATCHES = (1, 32)
 SECONDS = 6.0
+_NAME = "benchmark.json"
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The report, and where it was written."""
+    """The report, and the files it was written to: JSON, HTML, Markdown, and pictures that were asked for."""
 
     report: BenchmarkReport
-    report_json: str
-    report_html: str
+    files: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        paths = {"report_json": self.report_json, "report_html": self.report_html}
-        return {**self.report.model_dump(mode="json"), **paths}
+        return {**self.report.model_dump(mode="json"), "files": self.files}
+
+    @property
+    def report_html(self) -> str:
+        """The file to look at."""
+        return self.files[1]
 
     @property
     def failure(self) -> BoundError | None:
@@ -60,8 +65,9 @@ def benchmark_bundles(
     threads: int | None = None,
     output: str | Path | None = None,
     against: str | Path | None = None,
+    png: bool = False,
 ) -> BenchmarkResult:
-    """Measure eager and every variant in every runtime, interleaved, and write `benchmark.json` and `.html`.
+    """Measure eager and every variant in every runtime, interleaved, and write `benchmark.json`, `.html` and `.md`.
 
     Args:
         bundles: bundles exported with their weights.
@@ -74,6 +80,7 @@ def benchmark_bundles(
         threads: for every candidate.
         output: folder of the reports; by default the first bundle's `reports/`.
         against: `benchmark.json` of an earlier run to compare with.
+        png: write each plot as a picture too.
 
     Raises:
         UsageError, BundleError, InputError, MissingError: nothing was measured.
@@ -87,6 +94,8 @@ def benchmark_bundles(
         raise UsageError(f"Benchmarking needs a bundle and batch sizes of at least 1, got {list(batches)}.")
     for bundle in opened:
         _check_sizes(bundle, settings)
+    path = opened[0].report_path(_NAME) if output is None else Path(output) / _NAME
+    require_folder(path.parent)
     data_sets = [None if data is None else fitting_data(load_dataset(data), bundle) for bundle in opened]
     measurements: list[Measurement] = []
     rankings: list[Ranking] = []
@@ -96,20 +105,20 @@ def benchmark_bundles(
         rankings += ranked
     report = BenchmarkReport(
         environment=environment_with(threads),
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         settings=settings,
         measurements=tuple(measurements),
         rankings=tuple(rankings),
     )
     if before is not None:
         report = report.model_copy(update={"comparison": compare_reports(before, report)})
-    paths = [
-        opened[0].report_path(name) if output is None else Path(output) / name
-        for name in ("benchmark.json", "benchmark.html")
-    ]
-    report_json = write_report(paths[0], report.text())
-    report_html = write_report(paths[1], render_benchmark(report))
-    return BenchmarkResult(report, str(report_json), str(report_html))
+    files = write_page(path, report.text(), benchmark_page(report), benchmark_plots(report), png=png)
+    return BenchmarkResult(report, tuple(map(str, files)))
+
+
+def command_line() -> str:
+    """What this process was started with, the program's folder left out."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def environment_with(threads: int | None) -> dict[str, Any]:

@@ -13,19 +13,13 @@ from pydantic import ValidationError
 from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
 from perceiver_deploy.errors import MissingError, UsageError
 from perceiver_deploy.evaluate.benchmark_report import Settings
-from perceiver_deploy.evaluate.suite_report import (
-    FinishedTask,
-    SuiteReport,
-    TaskLines,
-    markdown_table,
-    suite_table,
-    task_lines,
-)
+from perceiver_deploy.evaluate.suite_page import speed_ups, suite_page
+from perceiver_deploy.evaluate.suite_report import FinishedTask, SuiteReport, TaskLines, task_lines
 from perceiver_deploy.model.checkpoints.loading import describe_origin, find_checkpoint, shipped_names
-from perceiver_deploy.pipeline.benchmark import benchmark_bundles, environment_with
+from perceiver_deploy.pipeline.benchmark import benchmark_bundles, command_line, environment_with
 from perceiver_deploy.pipeline.convert import convert_bundle
 from perceiver_deploy.pipeline.export import export_model
-from perceiver_deploy.pipeline.reports import write_report
+from perceiver_deploy.pipeline.reports import require_folder, write_page, write_report
 from perceiver_deploy.progress import log
 
 BATCHES = (1,)
@@ -35,16 +29,14 @@ _FINISHED = "finished.json"
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """The report, and where it was written."""
+    """The report, and the files it was written to: JSON, HTML, Markdown, and pictures that were asked for."""
 
     report: SuiteReport
-    report_json: str
-    report_markdown: str
+    files: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        paths = {"report_json": self.report_json, "report_markdown": self.report_markdown}
-        return {**self.report.model_dump(mode="json"), **paths}
+        return {**self.report.model_dump(mode="json"), "files": self.files}
 
     @property
     def failure(self) -> MissingError | None:
@@ -63,8 +55,9 @@ def run_suite(
     batches: Sequence[int] = BATCHES,
     seconds: float = SECONDS,
     threads: int | None = None,
+    png: bool = False,
 ) -> SuiteResult:
-    """Measure the shipped tasks in fp32, bf16 and INT8 beside eager, and write `modalities.json` and `.md`.
+    """Measure the shipped tasks in fp32, bf16 and INT8 beside eager, into `modalities.json`, `.html` and `.md`.
 
     A task whose report is already in `output`, of the same checkpoint, settings and versions, is not measured again, so
     a run that was stopped goes on. A task whose data set is missing is named, and the others are measured.
@@ -75,6 +68,7 @@ def run_suite(
         batches: batch sizes to time; the table shows the first.
         seconds: how long to time each.
         threads: for every candidate.
+        png: write the plot as a picture too.
 
     Raises:
         UsageError: there is no such task.
@@ -84,6 +78,7 @@ def run_suite(
     if unknown := sorted({*names} - {*shipped}):
         raise UsageError(f"There is no shipped task {unknown[0]!r}; expected one of {', '.join(shipped)}.")
     folder = Path(output)
+    require_folder(folder)
     tasks: list[TaskLines] = []
     missing: dict[str, str] = {}
     for name in names or shipped:
@@ -93,10 +88,16 @@ def run_suite(
         except MissingError as error:
             log.warning("%s is left out. %s", name, error)
             missing[name] = str(error)
-    report = SuiteReport(environment=environment_with(threads), batch=batches[0], tasks=tuple(tasks), missing=missing)
-    json_path = write_report(folder / "modalities.json", report.text())
-    markdown_path = write_report(folder / "modalities.md", markdown_table(*suite_table(report)) + "\n")
-    return SuiteResult(report, str(json_path), str(markdown_path))
+    report = SuiteReport(
+        environment=environment_with(threads),
+        command=command_line(),
+        batch=batches[0],
+        tasks=tuple(tasks),
+        missing=missing,
+    )
+    plots = (speed_ups(report),) if tasks else ()
+    files = write_page(folder / "modalities.json", report.text(), suite_page(report), plots, png=png)
+    return SuiteResult(report, tuple(map(str, files)))
 
 
 def _measure_task(name: str, folder: Path, settings: Settings) -> TaskLines:
