@@ -8,6 +8,7 @@ from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
 from perceiver_deploy.evaluate.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.plots import candidate_name
+from perceiver_deploy.evaluate.scaling import scaling_tables
 
 _HOW = (
     "All candidates ran in turn, one call each, in processes of their own. Speed-up is eager's time over the "
@@ -58,6 +59,7 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
     if report.measurements[0].accuracy is not None:
         yield _accuracy_table(report)
     yield _speed_table(report)
+    yield from scaling_tables(report)
     yield Table(
         "Start and size",
         ("candidate", "load s", "first run ms", "MB on disk"),
