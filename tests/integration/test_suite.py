@@ -44,7 +44,7 @@ def test_table_has_metric_drop_speed_up_and_size_of_every_variant(suite):
     assert [line.variant for line in task.variants] == ["fp32", "bf16", "int8"]
     assert task.eager.metrics[0].value >= 0.95
     assert task.examples == 171
-    first, second = (folder / "modalities.md").read_text().splitlines()[2:]
+    first, second = (line for line in (folder / "modalities.md").read_text().splitlines() if "| top-1" in line)
     assert first.startswith("| breast-cancer | entities | top-1 accuracy | 97.08 % |")
     assert second.startswith("|  |  | top-1 accuracy of entities |")
     assert first.count("x (") == 3
