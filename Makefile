@@ -8,7 +8,7 @@ TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-gpu test-cpp cpp data check schema tables clean
+.PHONY: demo test test-full test-gpu test-cpp cpp data chromium check schema reference tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -40,6 +40,10 @@ cpp:
 		cmake --preset $$preset > /dev/null && cmake --build --preset $$preset || exit 1; \
 	done
 
+# Chromium for the tests of HTML reports, which are skipped without it.
+chromium:
+	sh tests/fetch_chromium.sh build/chromium
+
 # Files that data sets are made of, into the user's cache. Where they cannot be had, the tests that need them are
 # skipped; with CI set that is a failure.
 data: $(STAMP)
@@ -51,10 +55,16 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Writes the published schema of bundle.json; a test checks that it is up to date.
+# Writes the published schemas of bundle.json and benchmark.json; tests check that they are up to date.
 schema: $(STAMP)
 	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
+	$(BIN)/python -c "from perceiver_deploy.evaluate.benchmark_report import report_schema; print(report_schema(), end='')" \
+		> perceiver_deploy/benchmark.schema.json
+
+# Writes the reference of the command line; a test checks that it is up to date.
+reference: $(STAMP)
+	$(BIN)/python docs/make_cli_reference.py
 
 # Puts the figures of benchmarks/results/ into the README; a test checks that they agree.
 tables: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,19 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.benchmark import BenchmarkResult
+    from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
+    from perceiver_deploy.evaluate.page import Page
+
+
+def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[dict[str, int]]:
+    """Every combination of the sizes given for each axis."""
+    by_axis: dict[str, list[tuple[str, int]]] = {}
+    for text in texts:
+        axis, _, size = text.partition("=")
+        if not (size.isascii() and size.isdigit()):
+            raise click.BadParameter(f"{text!r} is not of the form AXIS=N, such as length=512.")
+        by_axis.setdefault(axis, []).append((axis, int(size)))
+    return [dict(sizes) for sizes in itertools.product(*by_axis.values())] if by_axis else []
 
 
 @click.command(
@@ -23,63 +36,114 @@ if TYPE_CHECKING:
     extra="export,cpu,report",
     example="perceiver-deploy benchmark digits.bundle --data digits",
 )
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="BUNDLE...")
 @click.option("--data", help="Data set to measure accuracy on (digits); without it, inputs are random.")
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), default=[1, 32], show_default=True)
-@click.option("--seconds", type=float, default=6.0, show_default=True, help="Time for each batch size.")
+@click.option(
+    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="May be repeated; default: 1 and 32."
+)
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="AXIS=N",
+    callback=_parse_sizes,
+    help="Size of an axis to time, on random inputs; may be repeated, for one axis too.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=6.0,
+    show_default=True,
+    help="Time for each batch size at each of the sizes.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@click.option("--png", is_flag=True, help="Write each plot as a picture too.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RESULT.json",
+    help="benchmark.json of an earlier run; exit code 4 where accuracy, speed-up, memory or size is worse beyond the "
+    "noise.",
+)
+@click.option(
+    "--suite",
+    type=click.Choice(["modalities"]),
+    help="Instead of BUNDLE: export, convert and measure every shipped task on its test set, into one table; a run "
+    "that was stopped goes on. Default: --batch 1 -o modalities.",
+)
 @threads_option
 def command(
     bundles: tuple[Path, ...],
     data: str | None,
     batches: tuple[int, ...],
+    sizes: list[dict[str, int]],
     seconds: float,
     output: Path | None,
+    *,
+    png: bool,
+    against: Path | None,
+    suite: str | None,
     threads: int | None,
 ) -> Outcome:
     """Measure accuracy and speed of every variant and runtime of BUNDLE against eager.
 
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
-    from perceiver_deploy.pipeline.benchmark import benchmark_bundles
+    if suite is not None:
+        if bundles or data is not None or sizes or against is not None:
+            raise click.UsageError(
+                f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size and --against out."
+            )
+        return _run_suite(output or Path(suite), batches or (1,), seconds, threads, png=png)
+    if not bundles:
+        raise click.UsageError("Give a BUNDLE, or --suite modalities.")
+    from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
 
-    result = benchmark_bundles(bundles, data=data, batches=batches, seconds=seconds, threads=threads, output=output)
+    result = benchmark_bundles(
+        bundles,
+        data=data,
+        batches=batches or BATCHES,
+        sizes=sizes,
+        seconds=seconds,
+        threads=threads,
+        output=output,
+        against=against,
+        png=png,
+    )
 
     def show(console: Console) -> None:
-        show_measurements(console, result)
-        console.print(f"Reports: {result.report_json} and {result.report_html}")
+        show_report(console, result.report)
+        console.print(f"Reports: {', '.join(result.files)}")
 
-    return Outcome(result.to_json(), show)
+    return Outcome(result.to_json(), show, result.failure)
 
 
-def show_measurements(console: Console, result: BenchmarkResult) -> None:
-    """One row a candidate: accuracy, then median latency and speed-up at each batch size, then size."""
+def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, *, png: bool) -> Outcome:
+    from perceiver_deploy.evaluate.suite_page import suite_page
+    from perceiver_deploy.pipeline.suite import run_suite
+
+    result = run_suite(output, batches=batches, seconds=seconds, threads=threads, png=png)
+
+    def show(console: Console) -> None:
+        show_page(console, suite_page(result.report))
+        console.print(f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
+
+    return Outcome(result.to_json(), show, result.failure)
+
+
+def show_report(console: Console, report: BenchmarkReport) -> None:
+    """The tables and the sentences of a benchmark."""
+    from perceiver_deploy.evaluate.benchmark_page import benchmark_page
+
+    show_page(console, benchmark_page(report))
+
+
+def show_page(console: Console, page: Page) -> None:
+    """Tables, but for that of the environment, then what they say."""
     from perceiver_deploy.cli.tables import make_table
 
-    measurements = result.measurements
-    accuracy = measurements[0].accuracy
-    metrics = () if accuracy is None else accuracy.metrics
-    headers = ["candidate", *(metric.metric for metric in metrics), *(["= eager %"] if metrics else [])]
-    for latency in measurements[0].latencies:
-        headers += [f"b{latency.batch} ms", "x"]
-    rows = []
-    for m in measurements:
-        row = [m.name]
-        if m.accuracy is not None:
-            agreement = m.accuracy.agreement
-            row += [metric.text() for metric in m.accuracy.metrics]
-            row.append("" if agreement is None else f"{100 * agreement:.2f}")
-        for latency in m.latencies:
-            row += [f"{1000 * latency.percentile(50):.2f}", f"{m.speed_up[latency.batch]:.2f}"]
-        rows.append([*row, f"{m.file_bytes / 1e6:.2f}"])
-    threads = result.environment["threads"]
-    console.print(
-        make_table(
-            f"Accuracy, median latency by batch, speed-up (x) over eager; threads: {threads}",
-            [*headers, "MB"],
-            rows,
-        )
-    )
-    for metric in metrics:
-        low, high = (metric.text(bound) for bound in metric.interval)
-        console.print(f"{metric.metric} on {metric.examples} test examples; eager's 95 % interval is {low} to {high}")
+    for table in page.tables:
+        if table.title != "Environment":
+            console.print(make_table(table.title, table.header, table.rows))
+    for sentence in page.summary:
+        console.print(sentence)

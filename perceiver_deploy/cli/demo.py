@@ -39,9 +39,9 @@ def command(output: Path, threads: int, *, force: bool) -> Outcome:
 
 
 def _show(console: Console, result: DemoResult) -> None:
-    from perceiver_deploy.cli.benchmark import show_measurements
+    from perceiver_deploy.cli.benchmark import show_report
 
-    show_measurements(console, result.benchmark)
+    show_report(console, result.benchmark.report)
     report = result.conversion.reports["full"]
     checked, passed = len(result.validation.verdicts), sum(v.passed for v in result.validation.verdicts)
     console.print(f"Parity: {passed} of {checked} comparisons with eager float64 passed ({result.validation.report})")

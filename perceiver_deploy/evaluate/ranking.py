@@ -65,14 +65,14 @@ def rank(samples: Sequence[Sequence[float]]) -> Ranking:
     medians = [statistics.median(seconds) for seconds in samples]
     fastest = medians.index(min(medians))
     intervals = tuple(
-        _median_interval([one / best for one, best in zip(seconds, samples[fastest], strict=True)])
+        median_interval([one / best for one, best in zip(seconds, samples[fastest], strict=True)])
         for seconds in samples
     )
     tied = tuple(index for index, interval in enumerate(intervals) if interval.low <= WORTH)
     return Ranking(fastest, intervals, tied)
 
 
-def _median_interval(values: Sequence[float]) -> Interval:
+def median_interval(values: Sequence[float]) -> Interval:
     """The narrowest pair of order statistics that encloses the median with `CONFIDENCE`."""
     ordered, count = sorted(values), len(values)
     outside, left_out = 0.0, 0

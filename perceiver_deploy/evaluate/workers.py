@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _STARTUP_SECONDS = 300
+_WINDOW = 3
+_STABLE = 0.95
+"""Runs have stopped getting faster when the median of the last ones is no less than this share of that before."""
+_MOST_WARM_UP = 40
 _SETTLE_SECONDS = 0.003
 """Pause between calls: the threads of the engine called last go on spinning for a moment."""
 
@@ -169,8 +174,27 @@ def _serve(connection: Connection, name: Source, threads: int | None) -> None:
 
 
 def _peak_bytes() -> int:
-    """ru_maxrss, which Linux gives in KiB and macOS in bytes."""
+    """VmHWM where the system tells it: ru_maxrss counts what the process that started this one held at that moment."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def warm_up(worker: Worker[Any], seconds: float) -> tuple[int, bool]:
+    """Run the kept inputs until that no longer gets faster, for `seconds` at most.
+
+    Returns how many runs that took, and whether the last runs were as fast as those before them.
+    """
+    times: list[float] = []
+    while len(times) < _MOST_WARM_UP:
+        times.append(worker.time_run())
+        before, last = times[-2 * _WINDOW : -_WINDOW], times[-_WINDOW:]
+        if len(before) == _WINDOW and statistics.median(last) >= _STABLE * statistics.median(before):
+            return len(times), True
+        if sum(times) > seconds:
+            break
+    return len(times), False
 
 
 def time_round_robin(

@@ -141,22 +141,68 @@ def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tm
     assert "FAIL" in result.stdout
 
 
-def test_benchmark_writes_raw_samples_percentiles_and_environment(bundle, tmp_path):
-    result = call("benchmark", bundle, "--data", "digits", "--seconds", "0.2", "-o", tmp_path, "--json")
+def test_benchmark_writes_raw_samples_of_every_size_and_environment(bundle, tmp_path):
+    asked = ("--batch", 1, "--batch", 4, "--size", "height=8", "--size", "height=12", "--size", "width=8")
+    result = call("benchmark", bundle, "--data", "digits", *asked, "--seconds", "0.1", "-o", tmp_path, "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads((tmp_path / "benchmark.json").read_text())
     names = [measurement["name"] for measurement in document["measurements"]]
     assert names == ["eager fp32", *(f"{r} {v}" for v in ("fp32", "int8") for r in ("onnxruntime", "openvino"))]
     for measurement in document["measurements"]:
-        assert measurement["accuracy"]["metrics"][0]["value"] >= 0.97
-        assert [latency["batch"] for latency in measurement["latencies"]] == [1, 32]
+        (accuracy,) = measurement["accuracy"]["metrics"]
+        assert accuracy["value"] == pytest.approx(np.mean(accuracy["scores"]))
+        assert accuracy["value"] >= 0.97
+        low, high = accuracy["drop_interval"]
+        assert low <= accuracy["drop"] <= high
+        assert measurement["first_seconds"] > min(measurement["latencies"][0]["samples"])
+        assert [(latency["batch"], latency["sizes"]) for latency in measurement["latencies"]] == [
+            (batch, {"height": height, "width": 8}) for height in (8, 12) for batch in (1, 4)
+        ]
         for latency in measurement["latencies"]:
             assert len(latency["samples"]) >= 10
             assert latency["p50"] == pytest.approx(np.percentile(latency["samples"], 50))
             assert min(latency["samples"]) <= latency["p50"] <= latency["p90"] <= latency["p99"]
+            low, high = latency["speed_up_interval"]
+            assert low <= latency["speed_up"] <= high
+            assert latency["warm_up"] >= 2
+    eager, first, *_ = document["measurements"]
+    assert eager["latencies"][0]["peak_bytes"] > 1.2 * first["latencies"][0]["peak_bytes"]  # eager has torch in memory
     assert document["environment"]["packages"]["onnxruntime"]
+    assert [ranking["batch"] for ranking in document["rankings"]] == [1, 4, 1, 4]
+    assert all(ranking["fastest"] in names for ranking in document["rankings"])
     page = (tmp_path / "benchmark.html").read_text()
     assert all(name in page for name in names)
+
+
+@pytest.mark.full
+def test_benchmark_that_is_worse_than_an_earlier_one_exits_4_and_names_what(bundle, tmp_path):
+    asked = ("benchmark", bundle, "--batch", 1, "--seconds", "0.5", "--threads", 1)
+    first = call(*asked, "-o", tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    report = json.loads((tmp_path / "first/benchmark.json").read_text())
+    int8 = next(m for m in report["measurements"] if m["name"] == "onnxruntime int8")
+    for latency in int8["latencies"]:  # as if it had been three times as fast
+        latency["speed_up_interval"] = [3 * bound for bound in latency["speed_up_interval"]]
+        latency["samples"] = [seconds / 3 for seconds in latency["samples"]]
+    (tmp_path / "faster.json").write_text(json.dumps(report))
+    second = call(*asked, "-o", tmp_path / "second", "--against", tmp_path / "faster.json")
+    assert second.returncode == 4, second.stderr
+    assert "digits.bundle onnxruntime int8, speed-up at batch 1" in second.stderr
+    comparison = json.loads((tmp_path / "second/benchmark.json").read_text())["comparison"]
+    assert {d["verdict"] for d in comparison["differences"] if "int8" in d["candidate"]} >= {"worse"}
+
+
+def test_benchmark_against_what_is_no_report_is_refused_before_measuring(bundle):
+    refused = call("benchmark", bundle, "--against", bundle / "bundle.json")
+    assert refused.returncode == 1
+    assert "is no report of `perceiver-deploy benchmark`" in refused.stderr
+
+
+def test_benchmark_refuses_axes_that_are_not_there(bundle):
+    refused = call("benchmark", bundle, "--size", "length=5")
+    assert refused.returncode == 2
+    assert "has no axis 'length'" in refused.stderr
+    assert "height, width" in refused.stderr
 
 
 def test_inspect_shows_axes_operators_and_parameters(bundle):

@@ -1,0 +1,123 @@
+"""The report of a benchmark for people: who is fastest, what it costs, and every figure in tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from perceiver_deploy.data.metrics import format_value
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
+from perceiver_deploy.evaluate.page import Page, Table, environment_table
+from perceiver_deploy.evaluate.plots import candidate_name
+from perceiver_deploy.evaluate.scaling import scaling_tables
+
+_HOW = (
+    "All candidates ran in turn, one call each, in processes of their own. Speed-up is eager's time over the "
+    "candidate's in the same round: the median, with its 95 % interval."
+)
+
+
+def benchmark_page(report: BenchmarkReport) -> Page:
+    """Sentences and tables of a report."""
+    return Page(
+        title="Benchmark of " + ", ".join(dict.fromkeys(m.bundle.rsplit("/", 1)[-1] for m in report.measurements)),
+        summary=tuple(_summary(report)),
+        tables=tuple(_tables(report)),
+        command=report.command,
+    )
+
+
+def _summary(report: BenchmarkReport) -> Iterator[str]:
+    for ranking in report.rankings:
+        yield ranking.text()
+    losers = [
+        f"{candidate_name(report, m)} loses {metric.drop_text()} of {metric.metric}"
+        for m in report.measurements
+        if m.accuracy is not None
+        for metric in m.accuracy.metrics
+        if metric.significant and (metric.drop is None or metric.drop > 0)
+    ]
+    if losers:
+        yield f"Accuracy falls by more than chance: {'; '.join(losers)}."
+    elif report.settings.data is not None:
+        yield f"No candidate loses accuracy on {report.settings.data} by more than chance."
+    unsettled = [candidate_name(report, m) for m in report.measurements if not all(one.stable for one in m.latencies)]
+    if unsettled:
+        yield f"Still getting faster when timing began: {', '.join(unsettled)}. Measure for longer with --seconds."
+    if report.comparison is not None:
+        yield f"Beside the earlier run: {report.comparison.text()}"
+    yield _HOW
+
+
+def _tables(report: BenchmarkReport) -> Iterator[Table]:
+    if report.comparison is not None:
+        differences = report.comparison.differences
+        rows = tuple((d.candidate, d.figure, d.before, d.now, str(d.verdict)) for d in differences)
+        yield Table("Beside the earlier run", ("candidate", "figure", "before", "now", "verdict"), rows)
+        if report.comparison.remarks:
+            remarks = tuple((remark,) for remark in report.comparison.remarks)
+            yield Table("What is different in the environment", ("what",), remarks)
+    if report.measurements[0].accuracy is not None:
+        yield _accuracy_table(report)
+    yield _speed_table(report)
+    yield from scaling_tables(report)
+    yield Table(
+        "Start and size",
+        ("candidate", "load s", "first run ms", "MB on disk"),
+        tuple(
+            (
+                candidate_name(report, m),
+                f"{m.load_seconds:.2f}",
+                f"{1000 * m.first_seconds:.1f}",
+                f"{m.file_bytes / 1e6:.2f}",
+            )
+            for m in report.measurements
+        ),
+    )
+    yield environment_table(report.environment)
+
+
+def _accuracy_table(report: BenchmarkReport) -> Table:
+    return Table(
+        f"Accuracy on {report.settings.data} (test split)",
+        ("candidate", "metric", "value", "95 % interval", "lost against eager", "examples", "same as eager"),
+        tuple(
+            (
+                candidate_name(report, m),
+                metric.metric,
+                metric.value_text(),
+                " to ".join(format_value(bound, metric.unit) for bound in metric.interval),
+                metric.drop_text(),
+                str(metric.examples),
+                "" if m.accuracy.agreement is None else f"{100 * m.accuracy.agreement:.2f} %",
+            )
+            for m in report.measurements
+            if m.accuracy is not None
+            for metric in m.accuracy.metrics
+        ),
+    )
+
+
+def _speed_table(report: BenchmarkReport) -> Table:
+    return Table(
+        f"Speed; threads: {report.environment['threads']}",
+        (
+            *("candidate", "batch", "sizes", "p50 ms", "p90 ms", "p99 ms", "per second"),
+            *("speed-up", "95 % interval", "peak MB", "relative L2 to eager", "runs"),
+        ),
+        tuple(
+            (
+                candidate_name(report, m),
+                str(one.batch),
+                one.sizes_text(),
+                *(f"{1000 * seconds:.2f}" for seconds in (one.p50, one.p90, one.p99)),
+                f"{one.throughput:.1f}",
+                f"{one.speed_up:.2f}",
+                " to ".join(f"{bound:.2f}" for bound in one.speed_up_interval),
+                f"{one.peak_bytes / 1e6:.0f}",
+                "not finite" if one.relative_l2 is None else f"{one.relative_l2:.1e}",
+                str(len(one.samples)),
+            )
+            for m in report.measurements
+            for one in m.latencies
+        ),
+    )

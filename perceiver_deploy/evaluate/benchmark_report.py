@@ -1,0 +1,231 @@
+"""The report of a benchmark, as `benchmark.json` holds it and as its published schema describes it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from perceiver_deploy.data.metrics import format_value
+from perceiver_deploy.errors import InputError
+from perceiver_deploy.strict import Strict
+
+_NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # no string holds a line break: JSON escapes it
+
+
+Verdict = Literal["worse", "same", "better", "too noisy"]
+
+
+class MetricFigures(Strict):
+    """A task metric on the test split.
+
+    In the unit "%" all figures are shares of 1. `drop` is what the mean lost against eager's on the same examples,
+    positive where the outputs are worse, with its 95 % interval; None where outputs have no score that eager's have.
+    `significant` says that it is not chance: McNemar's exact test where each example is right or wrong, otherwise
+    whether the interval leaves out zero. `scores` has one entry an example, None where it does not count.
+    """
+
+    metric: str
+    unit: str
+    higher_is_better: bool
+    value: float
+    interval: tuple[float, float]
+    examples: int
+    drop: float | None
+    drop_interval: tuple[float, float] | None
+    significant: bool
+    scores: tuple[float | None, ...]
+
+    def value_text(self) -> str:
+        """`97.33 %`."""
+        return format_value(self.value, self.unit)
+
+    def drop_text(self) -> str:
+        """`0.22 points (-0.22 to 0.67)`."""
+        if self.drop is None or self.drop_interval is None:
+            return "everything"
+        scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
+        drop, low, high = (scale * value for value in (self.drop, *self.drop_interval))
+        return f"{drop:.2f} {unit} ({low:.2f} to {high:.2f})"
+
+
+class AccuracyFigures(Strict):
+    """Metrics, and the first output beside eager's: `agreement` is the share of examples with the same top-1."""
+
+    metrics: tuple[MetricFigures, ...]
+    agreement: float | None
+    relative_l2: float | None
+
+
+class Latency(Strict):
+    """One candidate at one batch size and one size of each axis.
+
+    Times are in seconds, `throughput` in examples a second at the median. `speed_up` is eager's time over the
+    candidate's: the median of the rounds' ratios, with its 95 % interval. `warm_up` is how many runs came before the
+    `samples`, and `stable` whether they had stopped getting faster. `peak_bytes` is the most memory of the host that
+    the process has held until then. `relative_l2` compares the first output with eager's; None where it is not finite.
+    """
+
+    batch: int
+    sizes: dict[str, int]
+    p50: float
+    p90: float
+    p99: float
+    throughput: float
+    speed_up: float
+    speed_up_interval: tuple[float, float]
+    warm_up: int
+    stable: bool
+    peak_bytes: int
+    relative_l2: float | None
+    samples: tuple[float, ...]
+
+    def sizes_text(self) -> str:
+        """`height 8, width 8`."""
+        return sizes_text(self.sizes)
+
+
+class Measurement(Strict):
+    """Everything measured on one candidate.
+
+    `load_seconds` is opening it in a new process, imports included; `first_seconds` its first run; `file_bytes` what
+    it reads from the bundle.
+    """
+
+    bundle: str
+    name: str
+    runtime: str
+    variant: str
+    file_bytes: int
+    load_seconds: float
+    first_seconds: float
+    accuracy: AccuracyFigures | None
+    latencies: tuple[Latency, ...]
+
+
+class Ranking(Strict):
+    """Who is fastest at some sizes.
+
+    `tied` are those not measurably slower than the fastest; with `noisy` the machine was too noisy to tell, and they
+    should not be ranked.
+    """
+
+    bundle: str
+    batch: int
+    sizes: dict[str, int]
+    fastest: str
+    tied: tuple[str, ...]
+    noisy: bool
+
+    def text(self) -> str:
+        """A sentence that says who is fastest, or that this cannot be told."""
+        where = f"{Path(self.bundle).name}, batch {self.batch}" + (f", {sizes_text(self.sizes)}" if self.sizes else "")
+        if self.noisy:
+            return (
+                f"{where}: not ranked, the machine is too noisy. {' and '.join(self.tied)} cannot be told apart; leave "
+                "the machine alone, or measure for longer with --seconds."
+            )
+        if len(self.tied) > 1:
+            return f"{where}: fastest are {' and '.join(self.tied)}, which cannot be told apart."
+        return f"{where}: {self.fastest} is fastest."
+
+
+class Difference(Strict):
+    """A figure of a candidate, named with its bundle, before and now.
+
+    "too noisy" says that the runs were not steady enough to tell.
+    """
+
+    candidate: str
+    figure: str
+    before: str
+    now: str
+    verdict: Verdict
+
+
+class Comparison(Strict):
+    """A report beside an earlier one; `remarks` say where the environments differ."""
+
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def regressions(self) -> tuple[Difference, ...]:
+        """What is worse beyond chance."""
+        return tuple(difference for difference in self.differences if difference.verdict == "worse")
+
+    def text(self) -> str:
+        """A sentence that sums it up."""
+        speeds = [d.verdict for d in self.differences if d.figure.startswith("speed-up")]
+        if speeds and set(speeds) == {"too noisy"}:
+            return (
+                "The machine is too noisy to compare speed: no difference is significant. Use a quieter machine, or "
+                f"more --seconds. {len(self.regressions)} of {len(self.differences)} figures are worse than before."
+            )
+        noisy = f"; {speeds.count('too noisy')} speed-ups were too noisy to compare" if "too noisy" in speeds else ""
+        return f"{len(self.regressions)} of {len(self.differences)} figures are worse than before{noisy}."
+
+
+class Settings(Strict):
+    """What was asked for."""
+
+    data: str | None
+    batches: tuple[int, ...]
+    sizes: tuple[dict[str, int], ...]
+    seconds: float
+    threads: int | None
+
+
+class BenchmarkReport(Strict):
+    """A benchmark: measurements by bundle, eager first."""
+
+    schema_version: Literal[1] = 1
+    environment: dict[str, Any]
+    command: str
+    settings: Settings
+    measurements: tuple[Measurement, ...] = Field(min_length=1)
+    rankings: tuple[Ranking, ...]
+    comparison: Comparison | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> BenchmarkReport:
+        """The report that a file holds.
+
+        Raises:
+            InputError: there is no such file, or it is no report.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the document"
+            raise InputError(
+                f"{path} is no report of `perceiver-deploy benchmark`: {where}: {first['msg']}. "
+                "Give the benchmark.json that a benchmark of this version wrote."
+            ) from error
+
+    def text(self) -> str:
+        """The content of `benchmark.json`."""
+        return compact_json(self.model_dump(mode="json"))
+
+
+def sizes_text(sizes: Mapping[str, int]) -> str:
+    """`height 8, width 8`."""
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
+
+
+def compact_json(document: Any) -> str:
+    """Indented JSON with each list of numbers on a line of its own."""
+    text = json.dumps(document, indent=1, allow_nan=False)
+    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+
+
+def report_schema() -> str:
+    """Text of the published `benchmark.schema.json`."""
+    return json.dumps(BenchmarkReport.model_json_schema(), indent=2) + "\n"
