@@ -8,12 +8,14 @@ TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-gpu test-cpp cpp data chromium check schema reference tables clean
+.PHONY: demo test test-full test-gpu test-cpp cpp data check schema reference tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
 
+# Chromium is for the tests of HTML reports, which are skipped without it.
 test: data
+	-sh tests/fetch_chromium.sh build/chromium
 	$(BIN)/pytest -n 2 -m "not full" --ignore tests/cpp
 
 # The C++ library: its own tests under sanitizers too, and its numbers and errors beside Python's.
@@ -39,10 +41,6 @@ cpp:
 	cd cpp && for preset in release asan tsan; do \
 		cmake --preset $$preset > /dev/null && cmake --build --preset $$preset || exit 1; \
 	done
-
-# Chromium for the tests of HTML reports, which are skipped without it.
-chromium:
-	sh tests/fetch_chromium.sh build/chromium
 
 # Files that data sets are made of, into the user's cache. Where they cannot be had, the tests that need them are
 # skipped; with CI set that is a failure.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts Chromium with the libraries that are not installed into FOLDER/usr, from Debian's packages and without installing
-# them (115 MB). The tests of HTML reports look for it in build/chromium: make chromium
+# them (115 MB). The tests of HTML reports look for it in build/chromium.
 set -eu
 if [ $# -ne 1 ]; then
     echo "usage: $0 FOLDER" >&2

@@ -85,6 +85,8 @@ def _svg(plot: Plot) -> str:
     import matplotlib as mpl
 
     buffer = io.StringIO()
+    plot.figure.draw_without_rendering()
+    plot.figure.set_layout_engine("none")  # each drawing would move the axes a little further
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.name}):
         plot.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -30,7 +30,7 @@ NAMES = ("eager fp32", "onnxruntime fp32", "onnxruntime int8")
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
     """`browse(page, *arguments)` opens a file in Chromium and gives what it prints."""
-    program = shutil.which("chromium") or shutil.which(FETCHED / "lib/chromium/chromium")
+    program = shutil.which("chromium") or shutil.which(str(FETCHED / "lib/chromium/chromium"))
     if program is None:
         pytest.skip("Chromium is not here: sh tests/fetch_chromium.sh build/chromium")
     profile = tmp_path_factory.mktemp("profile")
