@@ -107,7 +107,7 @@ def test_the_wheel_has_the_cpp_sources_and_says_where(environment, tmp_path):
         (("convert", "BUNDLE", "--precision", "int8", "--calibration", "digits"), "export"),
         (("build", "BUNDLE", "--engine", "tensorrt-rtx"), "rtx"),
         (("run", "BUNDLE", "x.png", "--runtime", "torch"), "export"),
-        (("demo", "-o", "out"), "report"),
+        (("demo", "-o", "out"), "train,cpu,report"),
     ],
 )
 def test_a_verb_whose_extra_is_missing_exits_5_and_names_it(environment, bundle, tmp_path, arguments, package):
