@@ -152,9 +152,10 @@ def test_a_model_that_gives_nan_does_not_pass(tmp_path):
 
 
 def test_an_output_that_exists_is_refused_before_any_work(shared_bundle, monkeypatch):
+    path = shared_bundle(KIND)
     monkeypatch.setattr(export_stages, "trace_model", lambda *_: pytest.fail("traced"))
     with pytest.raises(BundleError, match="exists already"):
-        export_model(small_model(KIND), shared_bundle(KIND))
+        export_model(small_model(KIND), path)
 
 
 def test_an_export_from_a_checkpoint_names_its_source_without_the_machine(tmp_path):
