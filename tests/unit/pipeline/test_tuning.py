@@ -86,7 +86,7 @@ def opened_by(bundle, **arguments):
 
 
 def test_processes_measure_every_runtime_and_variant_and_load_uses_the_fastest(bundle):
-    result = tune_bundle(bundle, seconds=12)
+    result = tune_bundle(bundle, seconds=20)
     ways = {(finding.runtime, finding.variant, finding.threads) for finding in result.findings}
     assert ways == {(runtime, variant, 1) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")}
     assert {finding.state for finding in result.findings} <= {"ranked", "slow"}
