@@ -27,6 +27,8 @@ def test_the_librarys_own_tests_pass(program: str, preset: str, run: Run, shared
     variables = {"PERCEIVER_DEPLOY_TEST_BUNDLE": str(shared_bundle("fourier"))}
     if preset in FEWER_CYCLES:  # the sanitizer itself finds what would leak
         variables["PERCEIVER_DEPLOY_TEST_CYCLES"] = FEWER_CYCLES[preset]
+    if preset == "tsan":
+        variables["TSAN_OPTIONS"] = f"suppressions={ROOT / 'cpp/tests/tsan_suppressions.txt'}"
     result = run(built(preset, f"tests/{program}"), **variables)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert "[  PASSED  ]" in result.stdout
