@@ -53,12 +53,14 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Writes the published schemas of bundle.json and benchmark.json; tests check that they are up to date.
+# Writes the published schemas of bundle.json, benchmark.json and modalities.json; tests check that they are up to date.
 schema: $(STAMP)
 	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
 	$(BIN)/python -c "from perceiver_deploy.evaluate.benchmark_report import report_schema; print(report_schema(), end='')" \
 		> perceiver_deploy/benchmark.schema.json
+	$(BIN)/python -c "from perceiver_deploy.evaluate.suite_report import suite_schema; print(suite_schema(), end='')" \
+		> perceiver_deploy/modalities.schema.json
 
 # Writes the reference of the command line; a test checks that it is up to date.
 reference: $(STAMP)

@@ -62,8 +62,8 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     "--against",
     type=click.Path(path_type=Path),
     metavar="RESULT.json",
-    help="benchmark.json of an earlier run; exit code 4 where accuracy, speed-up, memory or size is worse beyond the "
-    "noise.",
+    help="benchmark.json (or modalities.json) of an earlier run; exit code 4 where accuracy, speed-up, memory or size "
+    "is worse beyond the noise.",
 )
 @click.option(
     "--suite",
@@ -90,11 +90,9 @@ def command(
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
     if suite is not None:
-        if bundles or data is not None or sizes or against is not None:
-            raise click.UsageError(
-                f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size and --against out."
-            )
-        return _run_suite(output or Path(suite), batches or (1,), seconds, threads, png=png)
+        if bundles or data is not None or sizes:
+            raise click.UsageError(f"--suite {suite} brings its bundles and data; leave BUNDLE, --data and --size out.")
+        return _run_suite(output or Path(suite), batches or (1,), seconds, threads, against, png=png)
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
     from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
@@ -118,11 +116,13 @@ def command(
     return Outcome(result.to_json(), show, result.failure)
 
 
-def _run_suite(output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, *, png: bool) -> Outcome:
+def _run_suite(
+    output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, against: Path | None, *, png: bool
+) -> Outcome:
     from perceiver_deploy.evaluate.suite_page import suite_page
     from perceiver_deploy.pipeline.suite import run_suite
 
-    result = run_suite(output, batches=batches, seconds=seconds, threads=threads, png=png)
+    result = run_suite(output, batches=batches, seconds=seconds, threads=threads, against=against, png=png)
 
     def show(console: Console) -> None:
         show_page(console, suite_page(result.report))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from perceiver_deploy.data.metrics import format_value
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison
 from perceiver_deploy.evaluate.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.plots import candidate_name
 from perceiver_deploy.evaluate.scaling import scaling_tables
@@ -49,13 +49,7 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
 
 
 def _tables(report: BenchmarkReport) -> Iterator[Table]:
-    if report.comparison is not None:
-        differences = report.comparison.differences
-        rows = tuple((d.candidate, d.figure, d.before, d.now, str(d.verdict)) for d in differences)
-        yield Table("Beside the earlier run", ("candidate", "figure", "before", "now", "verdict"), rows)
-        if report.comparison.remarks:
-            remarks = tuple((remark,) for remark in report.comparison.remarks)
-            yield Table("What is different in the environment", ("what",), remarks)
+    yield from comparison_tables(report.comparison)
     if report.measurements[0].accuracy is not None:
         yield _accuracy_table(report)
     yield _speed_table(report)
@@ -74,6 +68,16 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         ),
     )
     yield environment_table(report.environment)
+
+
+def comparison_tables(comparison: Comparison | None) -> Iterator[Table]:
+    """Every figure beside that of the earlier run, if there was one."""
+    if comparison is None:
+        return
+    rows = tuple((d.candidate, d.figure, d.before, d.now, str(d.verdict)) for d in comparison.differences)
+    yield Table("Beside the earlier run", ("candidate", "figure", "before", "now", "verdict"), rows)
+    if comparison.remarks:
+        yield Table("What is different", ("what",), tuple((remark,) for remark in comparison.remarks))
 
 
 def _accuracy_table(report: BenchmarkReport) -> Table:

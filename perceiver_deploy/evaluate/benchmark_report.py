@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -16,7 +16,7 @@ from perceiver_deploy.strict import Strict
 
 _NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # no string holds a line break: JSON escapes it
 
-
+_Report = TypeVar("_Report", bound=Strict)
 Verdict = Literal["worse", "same", "better", "too noisy"]
 
 
@@ -198,21 +198,29 @@ class BenchmarkReport(Strict):
         Raises:
             InputError: there is no such file, or it is no report.
         """
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the document"
-            raise InputError(
-                f"{path} is no report of `perceiver-deploy benchmark`: {where}: {first['msg']}. "
-                "Give the benchmark.json that a benchmark of this version wrote."
-            ) from error
+        return read_report(cls, path, "report of `perceiver-deploy benchmark`")
 
     def text(self) -> str:
         """The content of `benchmark.json`."""
         return compact_json(self.model_dump(mode="json"))
+
+
+def read_report(kind: type[_Report], path: Path, what: str) -> _Report:
+    """The report of this kind that a file holds.
+
+    Raises:
+        InputError: there is no such file, or it is no such report.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the document"
+        raise InputError(
+            f"{path} is no {what}: {where}: {first['msg']}. Give what a benchmark of this version wrote."
+        ) from error
 
 
 def sizes_text(sizes: Mapping[str, int]) -> str:

@@ -7,7 +7,7 @@ Accuracy is judged example by example on the same test set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ def compare_reports(before: BenchmarkReport, now: BenchmarkReport) -> Comparison
     ]
     compared = [difference for key in common for difference in _compare(key, (old, new))]
     return Comparison(differences=(*gone, *compared), remarks=tuple(_remarks(before, now)))
+
+
+def compare_suites(before: Mapping[str, BenchmarkReport], now: Mapping[str, BenchmarkReport]) -> Comparison:
+    """The reports of every task that both runs of a suite measured; what one of them lacks is a remark."""
+    found = [compare_reports(before[name], now[name]) for name in now if name in before]
+    alone = [f"{name} was not measured before" for name in now if name not in before]
+    alone += [f"{name} was measured before and is not now" for name in before if name not in now]
+    return Comparison(
+        differences=tuple(difference for one in found for difference in one.differences),
+        remarks=(*dict.fromkeys(remark for one in found for remark in one.remarks), *alone),
+    )
 
 
 def _by_name(report: BenchmarkReport) -> dict[_Key, Measurement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perceiver_deploy.evaluate.benchmark_page import comparison_tables
 from perceiver_deploy.evaluate.page import Page, Plot, Table, environment_table
 from perceiver_deploy.evaluate.plots import add_legend, new_figure, style
 from perceiver_deploy.evaluate.suite_report import SuiteReport, VariantLine
@@ -14,7 +15,7 @@ def suite_page(report: SuiteReport) -> Page:
     return Page(
         title="All shipped tasks",
         summary=tuple(_summary(report)),
-        tables=(suite_table(report), environment_table(report.environment)),
+        tables=(suite_table(report), *comparison_tables(report.comparison), environment_table(report.environment)),
         command=report.command,
     )
 
@@ -32,6 +33,8 @@ def _summary(report: SuiteReport) -> Iterator[str]:
         ]
         loses = f"loses more than chance on {', '.join(worse)}" if worse else "loses no more than chance on any"
         yield f"{name} is faster than eager on {faster} of {len(lines)} tasks and {loses}."
+    if report.comparison is not None:
+        yield f"Beside the earlier run: {report.comparison.text()}"
     for name, reason in report.missing.items():
         yield f"{name} was not measured. {reason}"
     yield (

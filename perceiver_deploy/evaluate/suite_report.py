@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 from perceiver_deploy.evaluate.benchmark_report import (
     BenchmarkReport,
+    Comparison,
     Measurement,
     MetricFigures,
     Settings,
     compact_json,
+    read_report,
 )
 from perceiver_deploy.strict import Strict
 
@@ -56,6 +60,16 @@ class SuiteReport(Strict):
     batch: int
     tasks: tuple[TaskLines, ...]
     missing: dict[str, str]
+    comparison: Comparison | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> SuiteReport:
+        """The report that a file holds.
+
+        Raises:
+            InputError: there is no such file, or it is no report.
+        """
+        return read_report(cls, path, "report of `perceiver-deploy benchmark --suite`")
 
     def text(self) -> str:
         """The content of `modalities.json`."""
@@ -86,3 +100,8 @@ def _line(measurement: Measurement) -> VariantLine:
         speed_up_interval=latency.speed_up_interval,
         file_bytes=measurement.file_bytes,
     )
+
+
+def suite_schema() -> str:
+    """Text of the published `modalities.schema.json`."""
+    return json.dumps(SuiteReport.model_json_schema(), indent=2) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BoundError, UsageError
 from perceiver_deploy.evaluate.benchmark_page import benchmark_page
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Measurement, Ranking, Settings
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.plots import benchmark_plots
 from perceiver_deploy.evaluate.regression import compare_reports
@@ -44,14 +44,7 @@ class BenchmarkResult:
     @property
     def failure(self) -> BoundError | None:
         """What the exit code tells of."""
-        comparison = self.report.comparison
-        if comparison is None or not comparison.regressions:
-            return None
-        worse = "; ".join(f"{d.candidate}, {d.figure}: {d.before} -> {d.now}" for d in comparison.regressions)
-        return BoundError(
-            f"{comparison.text()} {worse}. Expected none beyond the noise; look into {self.report_html}, or keep "
-            "the new report as the one to compare with if this is meant."
-        )
+        return regression_failure(self.report.comparison, self.report_html)
 
 
 def benchmark_bundles(
@@ -113,6 +106,17 @@ def benchmark_bundles(
         report = report.model_copy(update={"comparison": compare_reports(before, report)})
     files = write_page(path, report.text(), benchmark_page(report), benchmark_plots(report), png=png)
     return BenchmarkResult(report, tuple(map(str, files)))
+
+
+def regression_failure(comparison: Comparison | None, report_html: str) -> BoundError | None:
+    """What is worse than in the report that was compared with."""
+    if comparison is None or not comparison.regressions:
+        return None
+    worse = "; ".join(f"{d.candidate}, {d.figure}: {d.before} -> {d.now}" for d in comparison.regressions)
+    return BoundError(
+        f"{comparison.text()} {worse}. Expected none beyond the noise; look into {report_html}, or keep "
+        "the new report as the one to compare with if this is meant."
+    )
 
 
 def command_line() -> str:

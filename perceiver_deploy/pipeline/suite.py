@@ -11,12 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
-from perceiver_deploy.errors import MissingError, UsageError
-from perceiver_deploy.evaluate.benchmark_report import Settings
+from perceiver_deploy.errors import MissingError, PerceiverDeployError, UsageError
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Settings
+from perceiver_deploy.evaluate.regression import compare_suites
 from perceiver_deploy.evaluate.suite_page import speed_ups, suite_page
 from perceiver_deploy.evaluate.suite_report import FinishedTask, SuiteReport, TaskLines, task_lines
 from perceiver_deploy.model.checkpoints.loading import describe_origin, find_checkpoint, shipped_names
-from perceiver_deploy.pipeline.benchmark import benchmark_bundles, command_line, environment_with
+from perceiver_deploy.pipeline.benchmark import benchmark_bundles, command_line, environment_with, regression_failure
 from perceiver_deploy.pipeline.convert import convert_bundle
 from perceiver_deploy.pipeline.export import export_model
 from perceiver_deploy.pipeline.reports import require_folder, write_page, write_report
@@ -25,6 +26,7 @@ from perceiver_deploy.progress import log
 BATCHES = (1,)
 SECONDS = 6.0
 _FINISHED = "finished.json"
+_TASK_REPORT = "benchmark.json"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class SuiteResult:
         return {**self.report.model_dump(mode="json"), "files": self.files}
 
     @property
-    def failure(self) -> MissingError | None:
-        """What the exit code tells of."""
+    def failure(self) -> PerceiverDeployError | None:
+        """What the exit code tells of: a regression before a data set that is missing."""
+        if worse := regression_failure(self.report.comparison, self.files[1]):
+            return worse
         missing = self.report.missing
         if not missing:
             return None
@@ -55,6 +59,7 @@ def run_suite(
     batches: Sequence[int] = BATCHES,
     seconds: float = SECONDS,
     threads: int | None = None,
+    against: str | Path | None = None,
     png: bool = False,
 ) -> SuiteResult:
     """Measure the shipped tasks in fp32, bf16 and INT8 beside eager, into `modalities.json`, `.html` and `.md`.
@@ -68,10 +73,12 @@ def run_suite(
         batches: batch sizes to time; the table shows the first.
         seconds: how long to time each.
         threads: for every candidate.
+        against: `modalities.json` of an earlier run to compare with, whose tasks' own reports are in folders beside it.
         png: write the plot as a picture too.
 
     Raises:
         UsageError: there is no such task.
+        InputError: the earlier run cannot be read.
         ExportError, BundleError: a task could not be measured; what was measured is kept.
     """
     shipped = shipped_names()
@@ -79,6 +86,7 @@ def run_suite(
         raise UsageError(f"There is no shipped task {unknown[0]!r}; expected one of {', '.join(shipped)}.")
     folder = Path(output)
     require_folder(folder)
+    before = None if against is None else _task_reports(Path(against))
     tasks: list[TaskLines] = []
     missing: dict[str, str] = {}
     for name in names or shipped:
@@ -95,9 +103,18 @@ def run_suite(
         tasks=tuple(tasks),
         missing=missing,
     )
+    if before is not None:
+        now = {task.name: BenchmarkReport.read(folder / task.name / _TASK_REPORT) for task in tasks}
+        report = report.model_copy(update={"comparison": compare_suites(before, now)})
     plots = (speed_ups(report),) if tasks else ()
     files = write_page(folder / "modalities.json", report.text(), suite_page(report), plots, png=png)
     return SuiteResult(report, tuple(map(str, files)))
+
+
+def _task_reports(path: Path) -> dict[str, BenchmarkReport]:
+    """The own report of each task of a suite."""
+    names = [task.name for task in SuiteReport.read(path).tasks]
+    return {name: BenchmarkReport.read(path.parent / name / _TASK_REPORT) for name in names}
 
 
 def _measure_task(name: str, folder: Path, settings: Settings) -> TaskLines:

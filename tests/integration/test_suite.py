@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from perceiver_deploy.errors import MissingError, UsageError
+from perceiver_deploy.errors import InputError, MissingError, UsageError
 from perceiver_deploy.pipeline.suite import run_suite
 
 SETTINGS = {"batches": [2], "seconds": 0.02, "threads": 1}
@@ -46,11 +46,42 @@ def test_table_has_metric_drop_speed_up_and_size_of_every_variant(suite):
     assert task.examples == 171
     first, second = (line for line in (folder / "modalities.md").read_text().splitlines() if "| top-1" in line)
     assert first.startswith("| breast-cancer | entities | top-1 accuracy | 97.08 % |")
-    assert second.startswith("|  |  | top-1 accuracy of entities |")
+    assert second.startswith(
+        "| breast-cancer | entities | top-1 accuracy of entities |"
+    )  # sortable, so nothing is left out
     assert first.count("x (") == 3
     document = json.loads((folder / "modalities.json").read_text())
     assert document["tasks"][0]["variants"][2]["metrics"][0]["drop"] <= 0.03
     assert json.loads((folder / "breast-cancer" / "benchmark.json").read_text())["settings"]["batches"] == [2]
+
+
+@pytest.mark.full
+def test_suite_beside_itself_has_no_regression_and_beside_one_with_smaller_files_it_fails(suite):
+    folder, before = suite
+    again = run_suite(folder, names=["breast-cancer"], against=folder / "modalities.json", **SETTINGS)
+    assert again.report.comparison is not None
+    assert not again.report.comparison.regressions
+    path = folder / "breast-cancer" / "benchmark.json"
+    kept = path.read_text()
+    report = json.loads(kept)
+    int8 = next(m for m in report["measurements"] if m["name"] == "onnxruntime int8")
+    int8["file_bytes"] *= 2
+    earlier = folder / "earlier"
+    (earlier / "breast-cancer").mkdir(parents=True)
+    (earlier / "breast-cancer" / "benchmark.json").write_text(kept)
+    (earlier / "modalities.json").write_text(before.report.text())
+    path.write_text(json.dumps(report))
+    worse = run_suite(folder, names=["breast-cancer"], against=earlier / "modalities.json", **SETTINGS)
+    path.write_text(kept)
+    assert worse.failure is not None
+    assert worse.failure.exit_code == 4
+    assert "onnxruntime int8, size on disk" in str(worse.failure)
+
+
+def test_suite_against_what_is_no_suite_is_refused_before_measuring(tmp_path):
+    (tmp_path / "benchmark.json").write_text("{}")
+    with pytest.raises(InputError, match="is no report of `perceiver-deploy benchmark --suite`"):
+        run_suite(tmp_path / "new", names=["breast-cancer"], against=tmp_path / "benchmark.json", **SETTINGS)
 
 
 @pytest.mark.full

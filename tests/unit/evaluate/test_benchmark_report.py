@@ -10,12 +10,15 @@ import pytest
 import perceiver_deploy
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Ranking, compact_json, report_schema
+from perceiver_deploy.evaluate.suite_report import suite_schema
 from tests.benchmark_reports import make_report
 
 
 def test_published_schema_is_up_to_date():
     published = Path(perceiver_deploy.__file__).with_name("benchmark.schema.json").read_text()
     assert published == report_schema(), "run: make schema"
+    published = Path(perceiver_deploy.__file__).with_name("modalities.schema.json").read_text()
+    assert published == suite_schema(), "run: make schema"
 
 
 def test_report_is_read_as_it_was_written(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.regression import compare_reports
+from perceiver_deploy.evaluate.regression import compare_reports, compare_suites
 from tests.benchmark_reports import make_report, steady
 
 EAGER, OURS = "eager fp32", "onnxruntime fp32"
@@ -77,3 +77,13 @@ def test_other_versions_are_remarked():
         "processor was tests and is other",
         "onnxruntime was 1.32.0 and is 1.33.0",
     )
+
+
+def test_suites_are_compared_task_by_task_and_what_one_lacks_is_remarked():
+    slower = make_report({"eager fp32": steady(0.01), "onnxruntime fp32": steady(0.008, seed=1)})
+    comparison = compare_suites({"digits": make_report(), "flow": make_report()}, {"digits": slower, "bytes": slower})
+    assert {d.figure for d in comparison.regressions} == {
+        "speed-up at batch 1, length 8",
+        "speed-up at batch 4, length 8",
+    }
+    assert comparison.remarks == ("bytes was not measured before", "flow was measured before and is not now")
