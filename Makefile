@@ -8,7 +8,7 @@ TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-gpu test-cpp cpp data check schema reference tables clean
+.PHONY: demo test test-full test-gpu test-cpp cpp data check schema reference site tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -65,6 +65,10 @@ schema: $(STAMP)
 # Writes the reference of the command line; a test checks that it is up to date.
 reference: $(STAMP)
 	$(BIN)/python docs/make_cli_reference.py
+
+# The documentation as a site, in build/site.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Puts the figures of benchmarks/results/ into the README; a test checks that they agree.
 tables: $(STAMP)

@@ -286,16 +286,15 @@ def from_results(file: str, make: Callable[[dict[str, Any]], str]) -> Callable[[
     return lambda: make(json.loads((RESULTS / file).read_text(encoding="utf-8")))
 
 
-README_TABLES: dict[str, Callable[[], str]] = {
-    "digits": from_results("digits/benchmark.json", digits),
-    "trained": trained,
-    "accuracy": from_results("accuracy.json", accuracy),
-    "graph_flops": from_results("graph_flops.json", graph_flops),
-    "export_peers": from_results("export_peers.json", export_peers),
-    "full_size_parity": from_results("full_size_parity.json", full_size_parity),
-}
-PAGES = {
-    "README.md": README_TABLES,
+PAGES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"digits": from_results("digits/benchmark.json", digits)},
+    "docs/figures.md": {
+        "trained": trained,
+        "accuracy": from_results("accuracy.json", accuracy),
+        "graph_flops": from_results("graph_flops.json", graph_flops),
+        "export_peers": from_results("export_peers.json", export_peers),
+        "full_size_parity": from_results("full_size_parity.json", full_size_parity),
+    },
     "docs/embedding.md": {"embed": from_results("embed.json", embed)},
     "docs/tensorrt.md": {"engines": from_results("engines.json", engines)},
 }

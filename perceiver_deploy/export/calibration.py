@@ -1,4 +1,4 @@
-"""Ranges of a graph's tensors on data: the graph is run with them as outputs, some at a time."""
+"""Ranges of a graph's tensors on data: the graph is run in parts, each with what is looked at as its outputs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.errors import ExportError, InputError, requires
+from perceiver_deploy.errors import ExportError, InputError
 from perceiver_deploy.export.flops import shape_at
 from perceiver_deploy.export.graph_files import copy_model
 from perceiver_deploy.export.histogram import Histogram
 from perceiver_deploy.export.partial_results import PartialResults, Statistic
+from perceiver_deploy.export.segments import Segments
 from perceiver_deploy.progress import track
 
-with requires("cpu", "Calibrating"):
-    import onnxruntime
-
 GROUP_BYTES = 512 << 20
-"""What the tensors observed in one run may take beside what the graph takes, unless one alone takes more."""
+"""What the tensors shown by one part may take, unless one alone takes more."""
 
 
 def observe(
@@ -51,8 +48,8 @@ def fill(
 ) -> None:
     """Show each statistic what the tensor of its name holds in a float graph, over all batches.
 
-    The graph is run once for each group of tensors that take at most `GROUP_BYTES` together. No batch may be larger
-    than the first.
+    Each batch runs through the graph once, in parts that show at most `GROUP_BYTES` of tensors. No batch may be
+    larger than the first.
 
     Args:
         statistics: by names of the graph's inputs and of results of its nodes.
@@ -72,24 +69,24 @@ def fill(
     done = kept.load(statistics)
     with tempfile.TemporaryDirectory() as folder:
         model = ir.load(copy_model(graph, Path(folder)))
-        groups = _groups(model, [*statistics], first)
-        steps = enumerate(_steps(groups, batches), 1)
-        run: _Run | None = None
-        for step, (group, batch) in track(steps, "Calibrating", count * len(groups)):
-            if step <= done:
-                continue
-            if run is None or run.group is not group:
-                run = _Run(model, group, Path(folder))
-            for name, array in run(batch).items():
+        segments = Segments(model, _sizes(model, statistics, first), GROUP_BYTES, Path(folder))
+        remaining = max(count - done, 0) * len(segments)
+        for number, found, ends in track(_found(segments, batches, done), "Calibrating", remaining):
+            for name, array in found.items():
                 _add(statistics[name], name, array)
-            kept.save(statistics, step)
+            if ends:
+                kept.save(statistics, number)
     kept.remove()
 
 
-def _steps(
-    groups: Sequence[list[ir.Value]], batches: Callable[[], Iterable[Arrays]]
-) -> Iterator[tuple[list[ir.Value], Arrays]]:
-    return ((group, batch) for group in groups for batch in batches())
+def _found(
+    segments: Segments, batches: Callable[[], Iterable[Arrays]], done: int
+) -> Iterator[tuple[int, Arrays, bool]]:
+    """Of each batch behind the first `done` its number, what each part shows, and whether that was its last one."""
+    for number, batch in enumerate(batches(), 1):
+        if number > done:
+            for part, found in enumerate(segments.run(batch), 1):
+                yield number, found, part == len(segments)
 
 
 def _add(statistic: Statistic, name: str, array: NDArray[Any]) -> None:
@@ -102,49 +99,15 @@ def _add(statistic: Statistic, name: str, array: NDArray[Any]) -> None:
         ) from None
 
 
-class _Run:
-    """Runs a graph for a group of tensors and for nothing else."""
-
-    def __init__(self, model: ir.Model, group: list[ir.Value], folder: Path) -> None:
-        self.group = group
-        self._given = [str(value.name) for value in group if value.is_graph_input()]
-        self._computed = [str(value.name) for value in group if not value.is_graph_input()]
-        self._session = None
-        if self._computed:
-            model.graph.outputs.clear()
-            model.graph.outputs.extend(value for value in group if not value.is_graph_input())
-            path = folder / "observed.onnx"
-            ir.save(model, path)  # external data stay in the file beside it
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, batch: Arrays) -> Arrays:
-        """The tensors by name."""
-        values = {name: batch[name] for name in self._given}
-        if self._session is not None:
-            inputs = {spec.name: np.ascontiguousarray(batch[spec.name]) for spec in self._session.get_inputs()}
-            values |= dict(zip(self._computed, self._session.run(self._computed, inputs), strict=True))
-        return values
-
-
-def _groups(model: ir.Model, tensors: Sequence[str], batch: Arrays) -> list[list[ir.Value]]:
-    """The tensors in the order given, cut where a group would take too much."""
+def _sizes(model: ir.Model, tensors: Iterable[str], batch: Arrays) -> dict[str, int]:
+    """Bytes of each tensor in a batch."""
     values = {value.name: value for value in model.graph.inputs}
     values |= {value.name: value for node in model.graph for value in node.outputs}
     sizes = axis_sizes(model, batch)
-    groups: list[list[ir.Value]] = []
-    free = 0
-    for name in dict.fromkeys(tensors):
-        value = values.get(name)
-        if value is None:
+    for name in tensors:
+        if name not in values:
             raise ExportError(f"The graph has no tensor {name!r} to observe. Calibrate on the graph it was named in.")
-        if not groups or tensor_bytes(value, sizes) > free:
-            groups.append([])
-            free = GROUP_BYTES
-        groups[-1].append(value)
-        free -= tensor_bytes(value, sizes)
-    return groups
+    return {name: tensor_bytes(values[name], sizes) for name in tensors}
 
 
 def axis_sizes(model: ir.Model, batch: Arrays) -> dict[str, int]:

@@ -13,35 +13,48 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGETS = {"demo", "test", "test-full", "test-gpu", "test-cpp", "check", "tables"}
+MAKE_TARGETS = {"demo", "test", "test-full", "test-gpu", "test-cpp", "check", "site", "tables"}
 
 
-def blocks(language):
-    """Code blocks of the README, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+NEEDS_A_GPU = "<!-- needs a GPU -->\n"
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def blocks(language, pages, *, gpu=False):
+    """Code blocks of pages, in order: those that run here, or with `gpu` those that need one."""
+    found = []
+    for page in pages:
+        for match in re.finditer(rf"({NEEDS_A_GPU})?```{language}\n(.*?)```", page.read_text(), re.DOTALL):
+            if bool(match[1]) == gpu:
+                found.append(match[2])
+    return found
+
+
+def commands(pages):
+    """Each command of the pages once, comments left out."""
+    lines = "".join(blocks("sh", pages)).replace("\\\n", "").splitlines()
+    found = dict.fromkeys(line.partition("#")[0].strip() for line in lines)
+    return [line for line in found if line and not line.startswith(("make ", "perceiver-deploy train"))]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with the examples, where the README's commands have been run in order; their results by command."""
+    """A folder with the examples, where the commands of the README and then of the docs have been run in order."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", folder / "examples")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    results = {}
-    for line in "".join(blocks("sh")).splitlines():
-        command = line.partition("#")[0].strip()
-        if command and not command.startswith("make ") and not command.startswith("perceiver-deploy train"):
-            results[command] = subprocess.run(
-                command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True
-            )
+    results = {
+        command: subprocess.run(command, shell=True, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+        for command in commands([ROOT / "README.md", *DOCS])
+    }
     return folder, results
 
 
-def test_every_command_of_the_readme_exits_0(workplace):
+def test_every_command_of_readme_and_docs_exits_0(workplace):
     _, results = workplace
     if shutil.which("perceiver-deploy", path=str(Path(sys.executable).parent)) is None:
         pytest.fail("perceiver-deploy is not installed beside this Python")
-    assert len(results) >= 7
+    assert len(results) >= 20
     for command, result in results.items():
         if "tensorrt-rtx" in command and result.returncode == 5:
             pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -50,10 +63,46 @@ def test_every_command_of_the_readme_exits_0(workplace):
 
 def test_the_python_programs_of_the_readme_run_after_its_commands(workplace):
     folder, _ = workplace
-    for program, last in zip(blocks("python"), ("(1, 10)", "(1, 2, 262)"), strict=True):
+    for program, last in zip(blocks("python", [ROOT / "README.md"]), ("(1, 10)", "(1, 2, 262)"), strict=True):
         result = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert result.stdout.splitlines()[-1] == last
+
+
+def test_the_python_programs_of_the_docs_run_after_the_commands(workplace):
+    folder, _ = workplace
+    programs = blocks("python", DOCS)
+    assert len(programs) >= 4
+    for program in programs:
+        result = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, f"{program}\n{result.stderr}"
+    for program in blocks("python", DOCS, gpu=True):
+        compile(program, "docs", "exec")
+
+
+def test_the_cpp_program_of_the_docs_compiles(tmp_path):
+    (program,) = blocks("cpp", DOCS)
+    include, _, body = program.partition("\n\n")
+    parameters = "const std::vector<std::uint8_t>& pixels, std::int64_t height, std::int64_t width"
+    source = tmp_path / "program.cpp"
+    source.write_text(f"{include}\nauto example({parameters}) {{\n{body}return logits[0];\n}}\n")
+    compiler = shutil.which("g++") or pytest.skip("there is no g++")
+    command = [compiler, "-std=c++17", "-fsyntax-only", "-I", ROOT / "cpp/include", source]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_docs_build_as_a_site_without_a_warning_that_loads_nothing_from_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
+    result = subprocess.run(
+        command, cwd=ROOT, env={**ENVIRONMENT, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    pages = {path.parent.name: path.read_text() for path in tmp_path.rglob("index.html")}
+    assert pages.keys() >= {page.stem for page in DOCS} - {"index"}
+    for name, text in pages.items():
+        assert not re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=[\"']?https?://", text), name
+    assert (tmp_path / "files/perceiver_deploy/benchmark.schema.json").exists()
 
 
 def test_make_targets_that_the_pages_name_exist():
@@ -67,7 +116,7 @@ def test_make_targets_that_the_pages_name_exist():
 def test_train_command_of_the_readme_names_a_recipe():
     from perceiver_deploy.train.recipes import RECIPES
 
-    (recipe,) = re.findall(r"perceiver-deploy train (\S+) -o", "".join(blocks("sh")))
+    (recipe,) = re.findall(r"perceiver-deploy train (\S+) -o", "".join(blocks("sh", [ROOT / "README.md"])))
     assert recipe in RECIPES
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from perceiver_deploy.errors import ExportError, InputError
-from perceiver_deploy.export import calibration, partial_results
+from perceiver_deploy.export import calibration, partial_results, segments
 from perceiver_deploy.export.calibration import largest_batch, observe
 
 
@@ -42,18 +42,14 @@ def test_inputs_intermediates_and_outputs_are_observed_over_all_batches(graph):
     assert all(histogram.counts.sum() == 3 * 8 for histogram in seen.values())
 
 
-def test_tensors_beyond_the_bound_are_observed_in_runs_of_their_own(graph, monkeypatch):
-    runs = []
-    run = calibration._Run
-    monkeypatch.setattr(
-        calibration, "_Run", lambda model, group, folder: runs.append(group) or run(model, group, folder)
-    )
+def test_a_graph_is_cut_where_its_tensors_are_beyond_the_bound_and_gives_the_same(graph, monkeypatch):
     whole = observe(graph, ["x", "doubled", "y"], batches)
-    assert [len(group) for group in runs] == [3]
-    runs.clear()
-    monkeypatch.setattr(calibration, "GROUP_BYTES", 2 * 8 * 4)  # two tensors of a batch
+    made = []
+    monkeypatch.setattr(segments, "_Run", lambda *given, run=segments._Run: made.append(given) or run(*given))
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 8 * 4)  # one tensor of a batch
     parts = observe(graph, ["x", "doubled", "y"], batches)
-    assert [len(group) for group in runs] == [2, 1]
+    assert [part.shown for _, part, *_ in made] == [["doubled"], ["y"]]
+    assert [len(part.nodes) for _, part, *_ in made] == [1, 1]  # each node in one part, and none that nobody looks at
     assert all((parts[name].to_array() == whole[name].to_array()).all() for name in whole)
 
 
@@ -70,26 +66,27 @@ def test_a_batch_is_as_large_as_its_largest_tensor_allows(graph, monkeypatch):
 
 def test_a_killed_calibration_goes_on_where_it_was(graph, monkeypatch, tmp_path):
     monkeypatch.setattr(partial_results, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(calibration, "GROUP_BYTES", 8 * 4)  # a run for each tensor
+    monkeypatch.setattr(calibration, "GROUP_BYTES", 8 * 4)  # a part for each tensor
     partial = tmp_path / "cache" / "partial.npz"
     whole = observe(graph, ["doubled", "y"], batches)
-    calls = 0
+    run, ran = segments.Segments.run, []
 
-    def killed():
-        nonlocal calls
-        calls += 1
-        for index, batch in enumerate(batches()):
-            if calls == 3 and index == 1:  # the first call only sizes; the third is the second group's
-                raise KeyboardInterrupt
-            yield batch
+    def killed(self, batch):
+        parts = run(self, batch)
+        yield next(parts)
+        if len(ran) == 2:
+            raise KeyboardInterrupt  # between the parts of the third batch
+        yield from parts
+        ran.append(batch)
 
+    monkeypatch.setattr(segments.Segments, "run", killed)
     with pytest.raises(KeyboardInterrupt):
-        observe(graph, ["doubled", "y"], killed, partial=partial)
+        observe(graph, ["doubled", "y"], batches, partial=partial)
     assert partial.exists()
-    run, ran = calibration._Run.__call__, []
-    monkeypatch.setattr(calibration._Run, "__call__", lambda self, batch: ran.append(batch) or run(self, batch))
+    resumed_on = []
+    monkeypatch.setattr(segments.Segments, "run", lambda self, batch: resumed_on.append(batch) or run(self, batch))
     resumed = observe(graph, ["doubled", "y"], batches, partial=partial)
-    assert len(ran) == 2  # of six
+    assert len(resumed_on) == 1  # of three
     assert all((resumed[name].to_array() == whole[name].to_array()).all() for name in whole)
     assert not partial.exists()
 
