@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,13 +120,14 @@ def command(
 def _run_suite(
     output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, against: Path | None, *, png: bool
 ) -> Outcome:
-    from perceiver_deploy.evaluate.suite_page import suite_page
+    from perceiver_deploy.evaluate.suite_page import suite_page, terminal_table
     from perceiver_deploy.pipeline.suite import run_suite
 
     result = run_suite(output, batches=batches, seconds=seconds, threads=threads, against=against, png=png)
 
     def show(console: Console) -> None:
-        show_page(console, suite_page(result.report))
+        page = suite_page(result.report)
+        show_page(console, replace(page, tables=(terminal_table(result.report), *page.tables[1:])))
         console.print(f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
 
     return Outcome(result.to_json(), show, result.failure)

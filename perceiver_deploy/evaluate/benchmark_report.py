@@ -49,7 +49,7 @@ class MetricFigures(Strict):
         if self.drop is None or self.drop_interval is None:
             return "everything"
         scale, unit = (100, "points") if self.unit == "%" else (1, self.unit)
-        drop, low, high = (scale * value for value in (self.drop, *self.drop_interval))
+        drop, low, high = (round(scale * value, 2) + 0.0 for value in (self.drop, *self.drop_interval))  # no -0.00
         return f"{drop:.2f} {unit} ({low:.2f} to {high:.2f})"
 
 

@@ -65,6 +65,27 @@ def suite_table(report: SuiteReport) -> Table:
     )
 
 
+def terminal_table(report: SuiteReport) -> Table:
+    """The same in the width of a terminal: without the tasks and the variants' own values."""
+    variants = variant_names(report)
+    header = ("data", "metric", "eager", *(f"{variant}: lost, speed-up, size" for variant in variants))
+    rows = []
+    for task in report.tasks:
+        found = {line.variant: line for line in task.variants}
+        for index, metric in enumerate(task.eager.metrics):
+            cells = [_cells(found.get(variant), index)[1:] for variant in variants]
+            first = index == 0
+            rows.append(
+                (
+                    task.name if first else "",
+                    metric.metric,
+                    metric.value_text(),
+                    *("\n".join(cell if first else cell[:1]) for cell in cells),
+                )
+            )
+    return Table(suite_table(report).title, header, tuple(rows))
+
+
 def _cells(line: VariantLine | None, index: int) -> tuple[str, ...]:
     if line is None:
         return ("",) * 4

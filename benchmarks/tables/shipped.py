@@ -1,0 +1,133 @@
+"""The shipped checkpoints: what they were trained to, and what precision and runtimes make of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from perceiver_deploy.data.metrics import format_value
+from perceiver_deploy.model.checkpoints.loading import SHIPPED, shipped_names
+from tables import table
+
+ACCURACY_VARIANTS = ("fp32", "fp16", "bf16", "int8-cpu", "int8")
+
+
+def digits(document: dict[str, Any]) -> str:
+    """What `demo` shows of the shipped digits model: accuracy and speed."""
+    measurements = document["measurements"]
+    batches = [latency["batch"] for latency in measurements[0]["latencies"]]
+    header = ["", "top-1", "same as eager", *(f"batch {b} p50, speed-up" for b in batches), "size"]
+    rows = []
+    for m in measurements:
+        speeds = [f"{1000 * s['p50']:.2f} ms, {s['speed_up']:.2f}x" for s in m["latencies"]]
+        accuracy = m["accuracy"]
+        shares = [f"{100 * share:.2f} %" for share in (accuracy["metrics"][0]["value"], accuracy["agreement"])]
+        rows.append([m["name"], *shares, *speeds, f"{m['file_bytes'] / 1e6:.2f} MB"])
+    return table(header, rows)
+
+
+def modalities(document: dict[str, Any]) -> str:
+    """Each shipped task: metric of eager, what variants lose of it, speed-up in the fastest runtime, sizes."""
+    header = [
+        "data",
+        "task",
+        "metric",
+        "eager",
+        "speed-up, fp32",
+        "bf16: lost, speed-up",
+        "int8: lost, speed-up",
+        "size",
+    ]
+    rows = []
+    for task in document["tasks"]:
+        found = {line["variant"]: line for line in task["variants"]}
+        for index, metric in enumerate(task["eager"]["metrics"]):
+            first = index == 0
+            cells = [speed_cell(found["fp32"])] if first else [""]
+            for variant in ("bf16", "int8"):
+                own = found[variant]["metrics"][index]
+                lost = "everything" if own["drop"] is None else drop_text(own["drop"], own["unit"])
+                cells.append(lost + (f", {speed_cell(found[variant])}" if first else ""))
+            sizes = " / ".join(f"{line['file_bytes'] / 1e6:.2f}" for line in (task["eager"], found["int8"]))
+            rows.append(
+                [
+                    f"`{task['name']}`" if first else "",
+                    task["task"].replace("_", " ") if first else "",
+                    f"{metric['metric']}, {metric['examples']} rows",
+                    format_value(metric["value"], metric["unit"]),
+                    *cells,
+                    f"{sizes} MB" if first else "",
+                ]
+            )
+    return table(header, rows)
+
+
+def speed_cell(line: dict[str, Any]) -> str:
+    """Speed-up, and the runtime that was fastest."""
+    return f"{line['speed_up']:.2f}x {line['runtime']}"
+
+
+def accuracy(document: dict[str, Any]) -> str:
+    """What each precision loses on each shipped task: onnxruntime / OpenVINO; bf16 in OpenVINO alone."""
+    header = ["name", "metric", "rows", "eager", *ACCURACY_VARIANTS, "int8: interval, McNemar p", "int8: least SQNR"]
+    lines = []
+    for name, task in document["tasks"].items():
+        found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in ACCURACY_VARIANTS}
+        for row in task["candidates"]:
+            found[row["variant"]].append(row)
+        sqnr = min(figures["sqnr_db"] for row in found["int8"] for figures in row["outputs"].values())
+        for index, metric in enumerate(found["fp32"][0]["metrics"]):
+            int8 = [row["metrics"][index] for row in found["int8"]]
+            lines.append(
+                [
+                    "" if index else f"`{name}`",
+                    metric["metric"],
+                    str(metric["examples"]),
+                    format_value(metric["eager"], metric["unit"]),
+                    *(drops_cell([row["metrics"][index] for row in found[variant]]) for variant in ACCURACY_VARIANTS),
+                    " / ".join(map(interval_cell, int8)),
+                    "" if index else f"{sqnr:.1f} dB",
+                ]
+            )
+    return table(header, lines)
+
+
+def drops_cell(metrics: list[dict[str, Any]]) -> str:
+    """What is lost in each runtime: points, or the metric's unit."""
+    return " / ".join(drop_text(metric["drop"], metric["unit"]) for metric in metrics)
+
+
+def interval_cell(metric: dict[str, Any]) -> str:
+    """The interval, and the p-value where there is one."""
+    low, high = (drop_text(value, metric["unit"]) for value in metric["interval"])
+    return f"{low} to {high}" + ("" if metric["test"] is None else f", {metric['test']['p_value']:.2f}")
+
+
+def drop_text(value: float, unit: str) -> str:
+    """Two digits of points, three of another unit; no minus before zero."""
+    text = f"{100 * value:.2f}" if unit == "%" else f"{value:.3f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def trained() -> str:
+    """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
+    header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
+    rows = []
+    for name in shipped_names():
+        record = json.loads((SHIPPED / name / "training.json").read_text(encoding="utf-8"))
+        task = json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8"))["task"]
+        size = (SHIPPED / name / "model.safetensors").stat().st_size
+        for metric, baseline in zip(record["metrics"], record["baseline_metrics"], strict=True):
+            value, low, high = (format_value(v, metric["unit"]) for v in (metric["value"], *metric["interval"]))
+            first = metric is record["metrics"][0]
+            rows.append(
+                [
+                    f"`{name}`" if first else "",
+                    task if first else "",
+                    f"{metric['metric']} {value} ({low} to {high})",
+                    f"{format_value(baseline['value'], metric['unit'])}, {record['baseline']}",
+                    f"{size / 1e6:.2f} MB" if first else "",
+                    f"{record['seconds']:.0f} s" if first else "",
+                ]
+            )
+    return table(header, rows)
