@@ -1,7 +1,8 @@
 """Numeric parity: figures that compare outputs, the bounds they are held to, and the verdicts.
 
-fp32 is held to 10 times the error that eager float32 itself has against float64 (at least 1e-6). The bounds of the
-other precisions only catch broken graphs; their real judge is the task metric. The worst row has a bound of its own, so
+fp32 is held to 10 times the error that eager float32 itself has against float64 (at least 1e-6), fp16 and bf16 to that
+error with the roundings of their own. The bounds of reduced precision only catch broken graphs; their real judge is the
+task metric. The worst row has a bound of its own, so
 that one that is wrong cannot hide among many that are right.
 """
 
@@ -32,20 +33,31 @@ BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 8e-2, "int8": 5e-1}
 fp16 and bf16: 20 unit roundoffs (2^-11 and 2^-8). Each rounding is off by up to one, 0.4 in the mean square, and
 independent ones add up as the root of their number: 20 are about 2,000 roundings one after the other, which 48 layers
 of a dozen operations each, with weights that are rounded too, do not reach. Small models of every task are within 11.
+An output that is small because large terms cancel, such as the near silence of an autoencoder, loses more in every
+precision, and eager float32 shows how much more: see `COARSER`.
 INT8: on noise outside its calibrated ranges, which the grid holds, it is off by up to 0.4.
 """
-ROW_FACTOR, LOST_ROW = 5, 0.9
-"""The worst row's bound in reduced precision: 5 times that of all, and below 1, which a row that is lost is off by.
+COARSER: dict[Precision, int] = {"fp16": 2**13, "bf16": 2**16}
+"""How many times larger than float32's the roundings are. Shipped models in fp16 and bf16 are off by 0.03 to 1.2 times
+this much of eager float32's error."""
+BROKEN = 0.5
+"""No bound on relative L2 is above it."""
+ROW_FACTOR, LOST_ROW, UNRELATED_ROW = 5, 0.9, 1.2
+"""The worst row's bound in fp16 and bf16: 5 times that of all, and below 1, which a row that is lost is off by; in INT8
+below 1.4, which a row of unrelated values is off by.
 
-Of five shipped models in fp16, bf16 and int8, the worst row of any case was off by at most 3.2 times what all were.
+In fp16 and bf16 the worst row of a shipped model was off by at most 7.8 times what all were where that was far below
+the bound. In INT8, on noise outside the calibrated ranges, by 0.98 (optical flow).
 """
 TOLERANCES: dict[Precision, str] = {
     "fp32": f"{EAGER_FACTOR} x the error of eager float32 on the same inputs, at least {FP32_FLOOR:g}; so too for the "
     "worst row: another order of the same float32 operations is off by a few times as much, a wrong graph by far more",
-    "fp16": f"{BOUNDS['fp16']:g}, 20 roundings of 2^-11; the worst row {ROW_FACTOR} x as much",
-    "bf16": f"{BOUNDS['bf16']:g}, 20 roundings of 2^-8; the worst row {ROW_FACTOR} x as much",
+    "fp16": f"{BOUNDS['fp16']:g}, 20 roundings of 2^-11, or 2^13 x the error of eager float32 where that is more; "
+    f"the worst row {ROW_FACTOR} x as much",
+    "bf16": f"{BOUNDS['bf16']:g}, 20 roundings of 2^-8, or 2^16 x the error of eager float32 where that is more; "
+    f"the worst row {ROW_FACTOR} x as much",
     "int8": f"{BOUNDS['int8']:g}, above what noise outside the calibrated ranges takes and below what a wrong graph is "
-    f"off by; the worst row {LOST_ROW:g}; of values that are out of range by far only that outputs are finite",
+    f"off by; the worst row {UNRELATED_ROW:g}; of values that are out of range by far only that outputs are finite",
 }
 """What each precision is held to on relative L2, and why."""
 
@@ -224,12 +236,15 @@ def _bounds(precision: Precision, sample: Sample, output: str) -> tuple[float, f
     bound, reason = error_bound(precision, eager.relative_l2)
     if precision == "fp32":
         return bound, max(bound, error_bound(precision, eager.worst_row)[0]), reason
-    return bound, min(ROW_FACTOR * bound, LOST_ROW), reason
+    return bound, UNRELATED_ROW if precision == "int8" else min(ROW_FACTOR * bound, LOST_ROW), reason
 
 
 def error_bound(precision: Precision, eager_error: float) -> tuple[float, str]:
     """The bound on relative L2, and its reason; `eager_error` is that of eager float32 on the same inputs."""
     if precision != "fp32":
+        scaled = COARSER.get(precision, 0) * eager_error
+        if math.isfinite(scaled) and scaled > BOUNDS[precision]:
+            return min(scaled, BROKEN), f"{COARSER[precision]} x eager float32's own {eager_error:.1e}"
         return BOUNDS[precision], f"stated for {precision}"
     if not math.isfinite(eager_error) or EAGER_FACTOR * eager_error <= FP32_FLOOR:
         return FP32_FLOOR, "floor for fp32"

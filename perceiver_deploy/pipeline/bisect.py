@@ -17,7 +17,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import requires
 from perceiver_deploy.evaluate.parity import BOUNDS, Figures, compare, error_bound
 from perceiver_deploy.evaluate.samples import Sample
-from perceiver_deploy.manifest import Stage, StageName, TensorSpec
+from perceiver_deploy.manifest import Precision, Stage, StageName, TensorSpec
 from perceiver_deploy.runtimes.queries import all_queries
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.torch import load_source_model
@@ -30,8 +30,6 @@ with requires("export", "Bisecting"):
 
 _SAME = 1e-2
 """A result of the fp32 graph that is off by more is not the module's own: the graph computes it in another way."""
-DEPARTS = 3.0
-"""Growth of the error above which a module of reduced precision is named. Sound graphs that were tried stay below."""
 
 Call = tuple[str, int]
 """A module and which call of it, from 0: blocks that share a layer call it several times."""
@@ -69,24 +67,27 @@ class Bisection:
     """The modules of a variant from the lowest SQNR to the highest, and the one where an error arises.
 
     `first` of fp32 is the first in the graph's order whose error is above its bound and reaches what reads it. Other
-    precisions lose something everywhere: there it is the one whose error grows most, if more than `DEPARTS` times.
+    precisions lose something everywhere: there it is the one whose error grows most. How much is too much depends on
+    the inputs, as INT8 clips what is beyond its calibrated ranges: that is for the verdicts on the outputs to say.
     """
 
     variant: str
+    precision: Precision
     runtime: str
     case: str
     first: ModuleError | None
     modules: tuple[ModuleError, ...]
 
     def __str__(self) -> str:
-        """One sentence on the first module that departs."""
+        """One sentence on the module where an error arises."""
         where = f"variant {self.variant} in {self.runtime} at case {self.case!r}"
         if self.first is None:
             return f"Bisect of {where}: no module departs."
         first = self.first
+        what = "the first module that departs is" if self.precision == "fp32" else "the error grows most in"
         return (
-            f"Bisect of {where}: the first module that departs is {first}, with relative L2 {first.relative_l2:.1e}, "
-            f"{first.growth:.3g} times what it reads or what is usual."
+            f"Bisect of {where}: {what} {first}, to relative L2 {first.relative_l2:.1e}, {first.growth:.3g} times that "
+            "of what it reads, or the usual one."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -103,15 +104,16 @@ def bisect(bundle: Bundle, variant: str, runtime: str, sample: Sample) -> Bisect
     Args:
         bundle: a bundle with its weights.
         variant: name of the variant.
-        runtime: `onnxruntime` or `openvino`; for another, onnxruntime runs the graphs.
+        runtime: `onnxruntime` or `openvino`; for another, onnxruntime runs the graphs, and those in INT8: OpenVINO
+            computes something else in INT8 where inner values are outputs too (2026.4).
         sample: the inputs.
 
     Raises:
         MissingError: torch or the packages that read graphs are not installed.
         BundleError: no such variant, or the bundle has no weights.
     """
-    runtime = runtime if runtime == "openvino" else "onnxruntime"
-    files = bundle.variant(variant).files
+    files, precision = bundle.variant(variant).files, bundle.variant(variant).precision
+    runtime = runtime if runtime == "openvino" and precision != "int8" else "onnxruntime"
     stages: tuple[StageName, ...] = ("full",) if "full" in files else ("encoder", "decoder")
     found: list[ModuleError] = []
     first: ModuleError | None = None
@@ -125,9 +127,10 @@ def bisect(bundle: Bundle, variant: str, runtime: str, sample: Sample) -> Bisect
         errors, culprit, outputs = _compare_stage(bundle, variant, runtime, name, inputs)
         latents = {spec.name: outputs[spec.name].astype(spec.dtype) for spec in stage.outputs}
         found += errors
-        first = first or culprit
+        if culprit is not None and (first is None or (precision != "fp32" and culprit.growth > first.growth)):
+            first = culprit
     ranked = sorted(found, key=lambda error: error.sqnr_db)
-    return Bisection(variant, runtime, sample.name, first, tuple(ranked))
+    return Bisection(variant, precision, runtime, sample.name, first, tuple(ranked))
 
 
 def _compare_stage(
@@ -163,8 +166,7 @@ def _compare_stage(
         for call, (_, found) in sorted(figures.items(), key=lambda item: item[1][0])
     }
     if chosen.precision != "fp32":
-        worst = max(rows.values(), key=lambda row: row.growth, default=None)
-        return [*rows.values()], worst if worst is not None and worst.growth > DEPARTS else None, outputs
+        return [*rows.values()], max(rows.values(), key=lambda row: row.growth, default=None), outputs
     good = {call for call, row in rows.items() if row.relative_l2 <= usual[call]}
     rewritten = _all_above(good, above) - good
     kept = {call: row for call, row in rows.items() if call not in rewritten}

@@ -28,7 +28,7 @@ def golden_samples(bundle: Bundle) -> Iterator[Sample]:
 
 
 def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, capped: list[Case]) -> Iterator[Sample]:
-    """All of them: golden ones where there are some, `REAL_ROWS` of `data`, the grid and adversarial inputs.
+    """All of them: `REAL_ROWS` of `data`, golden ones where there are some, the grid and adversarial inputs.
 
     Args:
         bundle: a bundle with its weights.
@@ -40,14 +40,14 @@ def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, cappe
     from perceiver_deploy.runtimes.torch import load_source_model
 
     manifest = bundle.manifest
-    for sample in golden_samples(bundle) if bundle.samples() else ():
-        yield dataclasses.replace(sample, name=f"golden {sample.name}")
     reference = Reference(load_source_model(bundle), manifest.signature)
     if data is not None:
         from perceiver_deploy.pipeline.calibration_data import read_inputs
 
         inputs = read_inputs(bundle, data, test=True)
         yield reference.sample(f"real, {data}", _rows(inputs, manifest.stages["full"].inputs, slice(REAL_ROWS)))
+    for sample in golden_samples(bundle) if bundle.samples() else ():
+        yield dataclasses.replace(sample, name=f"golden {sample.name}")
     cases = shape_grid(manifest.signature) + adversarial_cases(manifest.signature)
     yield from reference.samples(cases, manifest.preprocessing, seconds, capped)
 

@@ -7,21 +7,24 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from perceiver_deploy import convert_bundle, validate_bundle
+from perceiver_deploy import convert_bundle, export_model, validate_bundle
 from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.pipeline.bisect import DEPARTS, bisect
+from perceiver_deploy.pipeline.bisect import bisect
 from perceiver_deploy.pipeline.validation_samples import golden_samples
+from tests.conftest import named_model
 from tests.factories import text_inputs
 
 
-def scale_initializer(bundle, variant, name, factor):
+def scale_initializer(bundle, variant, name, factor, stage="full"):
     """Multiply a stored tensor of a variant's graph; `name` gives its name from the graph."""
     with changed_bundle(bundle) as (staging, opened):
-        file = opened.manifest.variants[variant].files["full"]
+        file = opened.manifest.variants[variant].files[stage]
         model = onnx.load(opened.path / file)
         wanted = name(model.graph)
         (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == wanted]
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+        array = numpy_helper.to_array(tensor)
+        wrong = (array.astype(np.float32) * np.float32(factor)).astype(array.dtype)
+        tensor.CopyFrom(numpy_helper.from_array(wrong, tensor.name))
         staging.path(file).write_bytes(model.SerializeToString())
         staging.finish(opened.manifest)
 
@@ -69,13 +72,35 @@ def test_a_wrong_weight_of_fp32_is_found_in_its_module(copied_bundle, module, ru
 )
 def test_a_wrong_scale_of_int8_is_found_in_its_module(quantized, module, operand):
     sound = bisect(Bundle.open(quantized), "int8", "onnxruntime", sample_of(quantized))
-    assert sound.first is None
+    assert sound.first.module != module
     scale_initializer(quantized, "int8", scale_of(module, operand), 0.1)
     found = bisect(Bundle.open(quantized), "int8", "onnxruntime", sample_of(quantized))
     assert (found.first.module, found.first.call) == (module, 1)
-    assert found.first.growth > DEPARTS
+    assert found.first.growth > 2 * sound.first.growth
+    assert f"the error grows most in {module} " in str(found)
     ranked = [error.sqnr_db for error in found.modules]
     assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize(("precision", "runtime"), [("fp16", "onnxruntime"), ("bf16", "openvino")])
+def test_a_wrong_weight_of_half_precision_is_found_in_its_module(copied_bundle, precision, runtime):
+    path, module = copied_bundle("text_classification"), "encoder.self_attends.0.mlp.2"
+    convert_bundle(path, precision=precision)
+    assert bisect(Bundle.open(path), precision, runtime, sample_of(path)).first.growth < 3  # shipped models: 2.2, but for a near silent output
+    scale_initializer(path, precision, lambda graph: f"{module}.weight.transposed.{precision}", 1.5)
+    first = bisect(Bundle.open(path), precision, runtime, sample_of(path)).first
+    assert first.module == module
+    assert first.growth > 10
+
+
+def test_a_wrong_weight_is_found_in_the_decoder_of_a_split_bundle(tmp_path):
+    export_model(named_model("text_classification"), tmp_path / "bundle", split="only")
+    sample = sample_of(tmp_path / "bundle")
+    assert bisect(Bundle.open(tmp_path / "bundle"), "fp32", "onnxruntime", sample).first is None
+    module = "decoder.cross_attention.mlp.0"
+    scale_initializer(tmp_path / "bundle", "fp32", lambda graph: f"{module}.weight.transposed", 1.01, "decoder")
+    first = bisect(Bundle.open(tmp_path / "bundle"), "fp32", "onnxruntime", sample).first
+    assert (first.module, first.stage) == (module, "decoder")
 
 
 def test_validate_bisects_what_fails_and_with_bisect_what_does_not(copied_bundle):
