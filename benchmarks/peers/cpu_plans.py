@@ -63,7 +63,7 @@ MODELS: dict[str, FullSize | Shipped] = {
         (Target("int8 speed-up", 8.0), Target("int8 peak memory over eager's", 1 / 3, at_least=False)),
         rounds=3,
         fresh=True,
-        calibration=1,
+        calibration=2,
         peers=SOON_MADE,
     ),
     "digits": Shipped("digits", "digits", _FOUR_TIMES_BY_ANY),

@@ -58,6 +58,7 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     help="Time for each batch size at each of the sizes.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@click.option("--layers", is_flag=True, help="Say where the time goes, by layer, and what each loses.")
 @click.option("--png", is_flag=True, help="Write each plot as a picture too.")
 @click.option(
     "--against",
@@ -81,6 +82,7 @@ def command(
     seconds: float,
     output: Path | None,
     *,
+    layers: bool,
     png: bool,
     against: Path | None,
     suite: str | None,
@@ -91,8 +93,10 @@ def command(
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
     if suite is not None:
-        if bundles or data is not None or sizes:
-            raise click.UsageError(f"--suite {suite} brings its bundles and data; leave BUNDLE, --data and --size out.")
+        if bundles or data is not None or sizes or layers:
+            raise click.UsageError(
+                f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size and --layers out."
+            )
         return _run_suite(output or Path(suite), batches or (1,), seconds, threads, against, png=png)
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
@@ -107,6 +111,7 @@ def command(
         threads=threads,
         output=output,
         against=against,
+        layers=layers,
         png=png,
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from perceiver_deploy.data.metrics import format_value
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison, LayerTimes, sizes_text
 from perceiver_deploy.evaluate.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.plots import candidate_name
 from perceiver_deploy.evaluate.scaling import scaling_tables
@@ -54,6 +55,7 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         yield _accuracy_table(report)
     yield _speed_table(report)
     yield from scaling_tables(report)
+    yield from map(layer_table, report.layer_times)
     yield Table(
         "Start and size",
         ("candidate", "load s", "first run ms", "MB on disk"),
@@ -68,6 +70,22 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         ),
     )
     yield environment_table(report.environment)
+
+
+def layer_table(times: LayerTimes) -> Table:
+    """Milliseconds of each layer in each candidate, their sum, and a run without a profiler, which takes time."""
+    rows = [(name, *(_milliseconds(c.layers.get(name)) for c in times.candidates)) for name in times.names()]
+    rows.append(("all layers", *(_milliseconds(sum(c.layers.values())) for c in times.candidates)))
+    rows.append(("a run without profiling", *(_milliseconds(c.whole) for c in times.candidates)))
+    return Table(
+        f"Milliseconds of each layer of {Path(times.bundle).name} at {sizes_text(times.sizes)}",
+        ("layer", *(c.candidate for c in times.candidates)),
+        tuple(rows),
+    )
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.3f}"
 
 
 def comparison_tables(comparison: Comparison | None) -> Iterator[Table]:

@@ -170,6 +170,40 @@ class Comparison(Strict):
         return f"{len(self.regressions)} of {len(self.differences)} figures are worse than before{noisy}."
 
 
+OTHER = "(other)"
+"""What an engine runs that has no name of the graph, such as copies."""
+
+
+class CandidateTimes(Strict):
+    """Seconds of one run: the mean of each layer under a profiler, and the median of the whole without one."""
+
+    candidate: str
+    layers: dict[str, float]
+    whole: float
+
+
+class LayerTimes(Strict):
+    """Where the time of every candidate goes, eager first, with the axes at `sizes`."""
+
+    bundle: str
+    sizes: dict[str, int]
+    candidates: tuple[CandidateTimes, ...]
+
+    def names(self) -> list[str]:
+        """All layers that a candidate has, in the order of the first graph, what has no name last."""
+        eager, *others = self.candidates
+        names = dict.fromkeys(layer for times in (*others, eager) for layer in times.layers)
+        return sorted(names, key=lambda name: name == OTHER)
+
+
+class LayerErrors(Strict):
+    """Of each layer of a variant the lowest SQNR that a result of its modules has against eager float64, in dB."""
+
+    bundle: str
+    variant: str
+    sqnr_db: dict[str, float]
+
+
 class Settings(Strict):
     """What was asked for."""
 
@@ -190,6 +224,8 @@ class BenchmarkReport(Strict):
     measurements: tuple[Measurement, ...] = Field(min_length=1)
     rankings: tuple[Ranking, ...]
     comparison: Comparison | None = None
+    layer_times: tuple[LayerTimes, ...] = ()
+    layer_errors: tuple[LayerErrors, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkReport:
