@@ -148,7 +148,7 @@ def pareto_front(points: Sequence[tuple[float, float]], *, higher_is_better: boo
 
 def _error_by_layer(report: BenchmarkReport) -> Figure:
     """The module of each layer that loses most, a series a variant, layers in the order of the graph."""
-    figure, axes = new_figure("", "SQNR of the layer's worst module, dB")
+    figure, axes = new_figure("", "least SQNR of its modules, dB")
     order = list(dict.fromkeys(name for times in report.layer_times for name in times.names()))
     layers = [name for name in order if any(name in errors.sqnr_db for errors in report.layer_errors)]
     several = len({errors.bundle for errors in report.layer_errors}) > 1
