@@ -55,6 +55,8 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         yield _accuracy_table(report)
     yield _speed_table(report)
     yield from scaling_tables(report)
+    if report.measurements[0].scenarios:
+        yield _scenario_table(report)
     yield from map(layer_table, report.layer_times)
     yield Table(
         "Start and size",
@@ -70,6 +72,34 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         ),
     )
     yield environment_table(report.environment)
+
+
+def _scenario_table(report: BenchmarkReport) -> Table:
+    """What MLPerf's rules look at in each scenario."""
+    rows = []
+    for measurement in report.measurements:
+        single, multi, offline, server = measurement.scenarios
+        assert single.p90 is not None
+        assert multi.p99 is not None
+        assert server.bound is not None
+        within = f"{server.per_second:.1f}" if server.kept else "never"
+        rows.append(
+            (
+                candidate_name(report, measurement),
+                f"{1000 * single.p90:.2f}",
+                f"{1000 * multi.p99:.2f}",
+                f"{offline.per_second:.1f}",
+                f"{within} ({1000 * server.bound:.2f})",
+            )
+        )
+    header = (
+        "candidate",
+        "SingleStream p90 ms",
+        "MultiStream p99 ms",
+        "Offline samples/s",
+        "Server queries/s within a p99 of (ms)",
+    )
+    return Table("MLPerf's scenarios, by LoadGen", header, tuple(rows))
 
 
 def layer_table(times: LayerTimes) -> Table:

@@ -89,6 +89,21 @@ class Latency(Strict):
         return sizes_text(self.sizes)
 
 
+class Scenario(Strict):
+    """One of MLPerf's scenarios as its LoadGen measured it: seconds of a query, samples a second.
+
+    `bound` is Server's on the 99th percentile, and `kept` whether that is within it.
+    """
+
+    name: str
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    per_second: float
+    bound: float | None = None
+    kept: bool | None = None
+
+
 class Measurement(Strict):
     """Everything measured on one candidate.
 
@@ -105,6 +120,7 @@ class Measurement(Strict):
     first_seconds: float
     accuracy: AccuracyFigures | None
     latencies: tuple[Latency, ...]
+    scenarios: tuple[Scenario, ...] = ()
 
 
 class Ranking(Strict):

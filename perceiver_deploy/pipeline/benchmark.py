@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BoundError, UsageError
 from perceiver_deploy.evaluate.benchmark_page import benchmark_page
@@ -24,11 +25,14 @@ from perceiver_deploy.evaluate.benchmark_report import (
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.plots import benchmark_plots
 from perceiver_deploy.evaluate.regression import compare_reports
+from perceiver_deploy.evaluate.scenarios import run_scenarios
+from perceiver_deploy.evaluate.workers import CandidateName
 from perceiver_deploy.pipeline.benchmark_rounds import first_inputs, measure_bundle
 from perceiver_deploy.pipeline.held_out import labelled_data
 from perceiver_deploy.pipeline.layer_errors import layer_errors
 from perceiver_deploy.pipeline.module_times import time_modules
 from perceiver_deploy.pipeline.reports import require_folder, write_page
+from perceiver_deploy.progress import log
 
 BATCHES = (1, 32)
 SECONDS = 6.0
@@ -68,6 +72,8 @@ def benchmark_bundles(
     output: str | Path | None = None,
     against: str | Path | None = None,
     layers: bool = False,
+    scenarios: bool = False,
+    latency_bound: float | None = None,
     png: bool = False,
 ) -> BenchmarkResult:
     """Measure eager and every variant in every runtime, interleaved, and write `benchmark.json`, `.html` and `.md`.
@@ -84,6 +90,8 @@ def benchmark_bundles(
         output: folder of the reports; by default the first bundle's `reports/`.
         against: `benchmark.json` of an earlier run to compare with.
         layers: say where the time goes, by layer, too, and what each layer of reduced precision is off by.
+        scenarios: measure MLPerf's scenarios too, each for `seconds` at least.
+        latency_bound: seconds that 99 % of the queries of the scenario Server may take; see `run_scenarios`.
         png: write each plot as a picture too.
 
     Raises:
@@ -107,6 +115,9 @@ def benchmark_bundles(
     errors: list[LayerErrors] = []
     for bundle, data_set in zip(opened, data_sets, strict=True):
         measured, ranked = measure_bundle(bundle, data_set, settings)
+        if scenarios:
+            first = first_inputs(bundle, data_set, settings)
+            measured = [_with_scenarios(bundle, one, first, settings, latency_bound) for one in measured]
         measurements += measured
         rankings += ranked
         if layers:
@@ -125,6 +136,16 @@ def benchmark_bundles(
         report = report.model_copy(update={"comparison": compare_reports(before, report)})
     files = write_page(path, report.text(), benchmark_page(report), benchmark_plots(report), png=png)
     return BenchmarkResult(report, tuple(map(str, files)))
+
+
+def _with_scenarios(
+    bundle: Bundle, measurement: Measurement, inputs: Arrays, settings: Settings, bound: float | None
+) -> Measurement:
+    log.info("MLPerf's scenarios of %s", measurement.name)
+    name = CandidateName(bundle.path, measurement.runtime, measurement.variant)
+    stage = bundle.manifest.stages["full"]
+    found = run_scenarios(name, settings.threads, inputs, stage, settings.seconds, bound)
+    return measurement.model_copy(update={"scenarios": found})
 
 
 def regression_failure(comparison: Comparison | None, report_html: str) -> BoundError | None:
