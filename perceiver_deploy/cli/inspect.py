@@ -34,6 +34,10 @@ def command(path: Path, device: str | None, threads: int | None, *, timed: bool)
     """
     from perceiver_deploy.pipeline.inspection import inspect_path
 
+    if timed and device is not None:
+        raise click.UsageError("--time measures on this machine and --device predicts for a GPU; give one of them.")
+    if threads is not None and not timed:
+        raise click.UsageError("--threads is of --time; give that too.")
     if timed:
         return _times(path, threads)
     if device is not None:
