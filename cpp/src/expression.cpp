@@ -65,12 +65,12 @@ std::int64_t Size::evaluate(const Sizes &sizes) const {
   for (const Factor &factor : factors_) {
     std::int64_t number = factor.number;
     if (!factor.name.empty()) {
-      const auto found = sizes.find(factor.name);
-      if (found == sizes.end()) {
+      const std::int64_t *found = find(sizes, factor.name);
+      if (found == nullptr) {
         throw BundleError(concat("The size ", repr(text_), " depends on ", repr(factor.name),
                                  ", which the inputs do not say. Export the checkpoint again."));
       }
-      number = found->second;
+      number = *found;
     }
     if (factor.divides ? number <= 0 : __builtin_mul_overflow(value, number, &value)) {
       throw BundleError(concat("The size ", repr(text_), " cannot be computed: ", number, " is out of its range."));

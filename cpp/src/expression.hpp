@@ -2,15 +2,27 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <map>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace pd {
 
+// Values by name, in the order of the file. They are so few that looking at one after the other is fastest.
+template <class T>
+using Named = std::vector<std::pair<std::string, T>>;
+
+template <class T>
+const T *find(const Named<T> &items, std::string_view name) {
+  for (const auto &[key, item] : items) {
+    if (key == name) return &item;
+  }
+  return nullptr;
+}
+
 // Numbers by the name of the axis, or of the value of an input ("clip_size[3]"), that they are.
-using Sizes = std::map<std::string, std::int64_t, std::less<>>;
+using Sizes = Named<std::int64_t>;
 
 // A product of numbers and axes, with whole divisions, and a number subtracted at the end: "16*queries_audio",
 // "samples/16", "frames*height*width-1". The same language as `evaluate_size` in perceiver_deploy/manifest.py.

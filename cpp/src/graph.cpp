@@ -37,6 +37,40 @@ BundleError refusal(const std::string &runtime, const std::string &file, const s
   return BundleError(concat(versions, ": ", said));
 }
 
+// Names and values as onnxruntime takes them, over the memory of tensors, until the end of a run.
+class Values {
+ public:
+  Values(const Library &library, const OrtMemoryInfo *memory, const Tensors &tensors) : api_(library.api()) {
+    names.reserve(tensors.count);
+    values.reserve(tensors.count);
+    try {
+      for (const pd_tensor &tensor : tensors) {
+        names.push_back(tensor.name);
+        values.push_back(nullptr);
+        library.check(api_.CreateTensorWithDataAsOrtValue(memory, tensor.data, checked_bytes(tensor), tensor.shape,
+                                                          tensor.rank, dtype_info(tensor.dtype)->onnx, &values.back()));
+      }
+    } catch (...) {
+      release();
+      throw;
+    }
+  }
+  ~Values() { release(); }
+  Values(const Values &) = delete;
+  Values &operator=(const Values &) = delete;
+
+  std::vector<const char *> names;
+  std::vector<OrtValue *> values;
+
+ private:
+  void release() {
+    for (OrtValue *value : values)
+      api_.ReleaseValue(value);
+  }
+
+  const OrtApi &api_;
+};
+
 Error failed(const OrtFailure &failure) {
   return Error("onnxruntime failed while running: " + failure.message);
 }
@@ -71,25 +105,10 @@ Graph::Graph(const Library &library, const std::string &file, const GraphOptions
   }
 }
 
-Owned<OrtValue> Graph::wrap(const pd_tensor &tensor) const {
-  OrtValue *value = nullptr;
-  library_.check(library_.api().CreateTensorWithDataAsOrtValue(memory_.get(), tensor.data, checked_bytes(tensor),
-                                                               tensor.shape, tensor.rank,
-                                                               dtype_info(tensor.dtype)->onnx, &value));
-  return {value, library_.api().ReleaseValue};
-}
-
 void Graph::run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const {
-  std::vector<const char *> input_names;
-  std::vector<const OrtValue *> input_values;
-  std::vector<Owned<OrtValue>> wrapped;
-  for (const pd_tensor &input : inputs) {
-    wrapped.push_back(wrap(input));
-    input_names.push_back(input.name);
-    input_values.push_back(wrapped.back().get());
-  }
-  library_.check(library_.api().Run(session_.get(), nullptr, input_names.data(), input_values.data(),
-                                    input_values.size(), names.data(), names.size(), values.data()));
+  const Values given(library_, memory_.get(), inputs);
+  library_.check(library_.api().Run(session_.get(), nullptr, given.names.data(), given.values.data(),
+                                    given.values.size(), names.data(), names.size(), values.data()));
 }
 
 std::vector<Output> Graph::run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const {
@@ -112,16 +131,9 @@ std::vector<Output> Graph::run(const Tensors &inputs, const std::vector<TensorSp
 }
 
 void Graph::run_into(const Tensors &inputs, const Tensors &outputs) const {
-  std::vector<const char *> names;
-  std::vector<OrtValue *> values;
-  std::vector<Owned<OrtValue>> wrapped;
   try {
-    for (const pd_tensor &output : outputs) {
-      wrapped.push_back(wrap(output));
-      names.push_back(output.name);
-      values.push_back(wrapped.back().get());
-    }
-    run(inputs, names, values);
+    Values wanted(library_, memory_.get(), outputs);
+    run(inputs, wanted.names, wanted.values);
   } catch (const OrtFailure &failure) {
     throw failed(failure);
   }

@@ -10,9 +10,6 @@
 namespace pd {
 namespace {
 
-// Sizes of axes, and the input that had each first.
-using Bound = std::map<std::string_view, std::pair<std::int64_t, std::string_view>>;
-
 std::string names_of(const std::vector<TensorSpec> &specs) {
   return joined(specs, [](const TensorSpec &spec) { return spec.name; });
 }
@@ -50,7 +47,16 @@ void check_array(const pd_tensor &array, const TensorSpec &spec) {
   }
 }
 
-void check_axes(const pd_tensor &array, const TensorSpec &spec, const Named<Axis> &axes, Bound &bound) {
+// The input whose size an axis has.
+const std::string &first_with(const std::string &axis, const std::vector<TensorSpec> &specs) {
+  const auto has_axis = [&](const Size &size) { return size.text() == axis; };
+  return std::find_if(specs.begin(), specs.end(), [&](const TensorSpec &spec) {
+           return std::any_of(spec.shape.begin(), spec.shape.end(), has_axis);
+         })->name;
+}
+
+void check_axes(const pd_tensor &array, const TensorSpec &spec, const std::vector<TensorSpec> &specs,
+                const Named<Axis> &axes, Sizes &sizes) {
   for (std::size_t index = 0; index < array.rank; ++index) {
     const std::int64_t size = array.shape[index];
     const Size &wanted = spec.shape[index];
@@ -64,21 +70,22 @@ void check_axes(const pd_tensor &array, const TensorSpec &spec, const Named<Axis
       throw InputError(concat("Input ", repr(spec.name), " has ", wanted.text(), " ", size, " (shape ", shape_of(array),
                               "); expected ", problem, ". Change the input's size or use a model made for it."));
     }
-    const auto &[first_size, first] = bound.try_emplace(wanted.text(), size, spec.name).first->second;
-    if (size != first_size) {
-      throw InputError(concat("Inputs ", repr(first), " and ", repr(spec.name), " must have the same ", wanted.text(),
-                              ", got ", first_size, " and ", size, "."));
+    const std::int64_t *known = find(sizes, wanted.text());
+    if (known == nullptr) {
+      sizes.emplace_back(wanted.text(), size);
+    } else if (size != *known) {
+      throw InputError(concat("Inputs ", repr(first_with(wanted.text(), specs)), " and ", repr(spec.name),
+                              " must have the same ", wanted.text(), ", got ", *known, " and ", size, "."));
     }
   }
 }
 
 // Sizes that follow from axes of any input, as `samples/16` does.
 void check_expressions(const pd_tensor &array, const TensorSpec &spec, const Sizes &sizes) {
+  if (has_shape(array, spec.shape, sizes)) return;
   const std::vector<std::int64_t> expected = evaluate_shape(spec.shape, sizes);
-  if (!std::equal(expected.begin(), expected.end(), array.shape)) {
-    throw InputError(concat("Input ", repr(spec.name), " has shape ", shape_of(array), "; expected ", spec.shape_text(),
-                            " = ", list_text(expected.data(), expected.size()), "."));
-  }
+  throw InputError(concat("Input ", repr(spec.name), " has shape ", shape_of(array), "; expected ", spec.shape_text(),
+                          " = ", list_text(expected.data(), expected.size()), "."));
 }
 
 template <class T>
@@ -111,7 +118,8 @@ void add_values(const pd_tensor &array, const TensorSpec &spec, Sizes &sizes) {
   if (spec.dtype != PD_INT64 || spec.shape.size() != 1 || !spec.shape[0].is_number()) return;
   checked_bytes(array);
   for (std::int64_t index = 0; index < array.shape[0]; ++index) {
-    sizes[concat(spec.name, "[", index, "]")] = static_cast<const std::int64_t *>(array.data)[index];
+    sizes.emplace_back(spec.name + "[" + std::to_string(index) + "]",
+                       static_cast<const std::int64_t *>(array.data)[index]);
   }
 }
 
@@ -124,18 +132,16 @@ const pd_tensor *Tensors::find(std::string_view name) const {
 
 Sizes check_inputs(const Tensors &inputs, const std::vector<TensorSpec> &specs, const Named<Axis> &axes) {
   check_names(inputs, specs);
-  Bound bound;
+  Sizes sizes;
+  sizes.reserve(axes.size());
   for (const TensorSpec &spec : specs) {
     const pd_tensor *input = inputs.find(spec.name);
     if (input == nullptr) {
       throw InputError(concat("Input ", repr(spec.name), " is missing. The inputs are: ", names_of(specs), "."));
     }
     check_array(*input, spec);
-    check_axes(*input, spec, axes, bound);
+    check_axes(*input, spec, specs, axes, sizes);
   }
-  Sizes sizes;
-  for (const auto &[name, size] : bound)
-    sizes.emplace(name, size.first);
   for (const TensorSpec &spec : specs)
     check_expressions(*inputs.find(spec.name), spec, sizes);
   for (const TensorSpec &spec : specs)
@@ -151,6 +157,11 @@ std::vector<std::int64_t> evaluate_shape(const std::vector<Size> &shape, const S
   for (const Size &size : shape)
     numbers.push_back(size.evaluate(sizes));
   return numbers;
+}
+
+bool has_shape(const pd_tensor &tensor, const std::vector<Size> &shape, const Sizes &sizes) {
+  return std::equal(shape.begin(), shape.end(), tensor.shape, tensor.shape + tensor.rank,
+                    [&](const Size &wanted, std::int64_t size) { return wanted.evaluate(sizes) == size; });
 }
 
 std::size_t checked_bytes(const pd_tensor &tensor) {

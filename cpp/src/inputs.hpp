@@ -29,6 +29,8 @@ Sizes check_inputs(const Tensors &inputs, const std::vector<TensorSpec> &specs, 
 // Numbers that a shape stands for.
 std::vector<std::int64_t> evaluate_shape(const std::vector<Size> &shape, const Sizes &sizes);
 
+bool has_shape(const pd_tensor &tensor, const std::vector<Size> &shape, const Sizes &sizes);
+
 // Bytes of a tensor of that shape. Throws InputError where its memory is missing or smaller.
 std::size_t checked_bytes(const pd_tensor &tensor);
 

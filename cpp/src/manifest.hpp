@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "expression.hpp"
@@ -13,18 +12,6 @@
 #include "text.hpp"
 
 namespace pd {
-
-// Values by name, in the order of the file.
-template <class T>
-using Named = std::vector<std::pair<std::string, T>>;
-
-template <class T>
-const T *find(const Named<T> &items, std::string_view name) {
-  for (const auto &[key, item] : items) {
-    if (key == name) return &item;
-  }
-  return nullptr;
-}
 
 // "fp32, int8".
 template <class T>

@@ -65,7 +65,6 @@ class Graph : public Executor {
 
  private:
   void run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const;
-  Owned<OrtValue> wrap(const pd_tensor &tensor) const;
   Output output_of(const TensorSpec &spec, std::shared_ptr<OrtValue> value) const;
 
   const Library &library_;

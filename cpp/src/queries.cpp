@@ -25,10 +25,11 @@ std::int64_t patches_of_sound(const Stage &full, const Sizes &sizes) {
 
 // The values of an input that follow from sizes; empty for one that does not.
 std::optional<std::vector<std::int64_t>> made(const std::string &name, const Stage &full, const Sizes &sizes) {
-  if (name == "positions") return counted_to(sizes.at("length"));
-  if (name == "points") return counted_to(sizes.at("height") * sizes.at("width"));
+  const auto size = [&](const char *axis) { return Size(axis).evaluate(sizes); };
+  if (name == "positions") return counted_to(size("length"));
+  if (name == "points") return counted_to(size("height") * size("width"));
   if (name != "clip_size") return std::nullopt;
-  return std::vector{sizes.at("frames"), sizes.at("height"), sizes.at("width"), patches_of_sound(full, sizes)};
+  return std::vector{size("frames"), size("height"), size("width"), patches_of_sound(full, sizes)};
 }
 
 }  // namespace

@@ -76,8 +76,8 @@ void check_output(const pd_tensor &tensor, const std::vector<TensorSpec> &specs,
     throw InputError(concat("The memory for output ", repr(spec->name), " has dtype ",
                             info ? info->name : concat("number ", tensor.dtype), "; expected ", expected, "."));
   }
-  const std::vector<std::int64_t> shape = evaluate_shape(spec->shape, sizes);
-  if (!std::equal(shape.begin(), shape.end(), tensor.shape, tensor.shape + tensor.rank)) {
+  if (!has_shape(tensor, spec->shape, sizes)) {
+    const std::vector<std::int64_t> shape = evaluate_shape(spec->shape, sizes);
     throw InputError(concat("The memory for output ", repr(spec->name), " has shape ",
                             list_text(tensor.shape, tensor.rank), "; expected ", spec->shape_text(), " = ",
                             list_text(shape.data(), shape.size()), "."));

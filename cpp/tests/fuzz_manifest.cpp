@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size
     const pd::Manifest manifest = pd::parse_manifest(text, "bundle", "bundle/bundle.json");
     pd::Sizes sizes;
     for (const auto &[name, axis] : manifest.axes)
-      sizes.emplace(name, axis.opt);
+      sizes.emplace_back(name, axis.opt);
     for (const auto &[name, stage] : manifest.stages) {
       for (const auto *specs : {&stage.inputs, &stage.outputs}) {
         for (const pd::TensorSpec &spec : *specs) {
