@@ -4,8 +4,8 @@ Full-size models are randomly initialised Hugging Face models of the published c
 verbs `export` and `convert`, with their defaults and with `--for cpu`; peers take transformers' model through
 torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO in bf16, NNCF's post-training INT8 in
 an environment of its own. All run in turn, batch 1, with our graph's matrix products alone in float32 and int8 (the
-limits). Shipped models run on a row of their own data beside our eager model. Writes results/cpu_peers.json after
-each model.
+limits). Shipped models run on a row of their own data beside our eager model, in turns of 11 runs of which the first
+does not count. Writes results/cpu_peers.json after each model.
 
     python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE] [--folder FOLDER [--prepare]]
 
@@ -184,7 +184,8 @@ def measure(name: str, measured: Measured, threads: int) -> dict[str, Any]:
     plan = MODELS[name]
     sources = [*measured.sources.values(), *measured.limits.values()]
     fresh = isinstance(plan, FullSize) and plan.fresh
-    timings = time_beside(sources, measured.case.inputs, threads=threads, rounds=plan.rounds, fresh=fresh)
+    burst = plan.burst if isinstance(plan, Shipped) else 1
+    timings = time_beside(sources, measured.case.inputs, threads=threads, rounds=plan.rounds, fresh=fresh, burst=burst)
     candidates: dict[str, Any] = {peer: {"error": why, "right": False} for peer, why in measured.failed.items()}
     for candidate, source in measured.sources.items():
         precision = measured.precision(candidate)
@@ -195,6 +196,7 @@ def measure(name: str, measured: Measured, threads: int) -> dict[str, Any]:
         "threads": threads,
         "rounds": plan.rounds,
         "process": "a new one for each run" if fresh else "one for all runs",
+        "runs_a_turn": burst,
         "environment": describe_environment(),
         "candidates": candidates,
         "limits": {dtype: limit_figures(limit, timings[limit]) for dtype, limit in measured.limits.items()},

@@ -58,6 +58,14 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     help="Time for each batch size at each of the sizes.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
+@click.option("--layers", is_flag=True, help="Say where the time goes, by layer, and what each loses.")
+@click.option("--scenarios", is_flag=True, help="Measure MLPerf's scenarios too (needs the extra loadgen).")
+@click.option(
+    "--latency-bound",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="What 99 % of the queries of the scenario Server may take; default: ten times the median of SingleStream.",
+)
 @click.option("--png", is_flag=True, help="Write each plot as a picture too.")
 @click.option(
     "--against",
@@ -81,6 +89,9 @@ def command(
     seconds: float,
     output: Path | None,
     *,
+    layers: bool,
+    scenarios: bool,
+    latency_bound: float | None,
     png: bool,
     against: Path | None,
     suite: str | None,
@@ -91,9 +102,14 @@ def command(
     Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
     """
     if suite is not None:
-        if bundles or data is not None or sizes:
-            raise click.UsageError(f"--suite {suite} brings its bundles and data; leave BUNDLE, --data and --size out.")
+        if bundles or data is not None or sizes or layers or scenarios:
+            raise click.UsageError(
+                f"--suite {suite} brings its bundles and data; leave BUNDLE, --data, --size, --layers and --scenarios "
+                "out."
+            )
         return _run_suite(output or Path(suite), batches or (1,), seconds, threads, against, png=png)
+    if latency_bound is not None and not scenarios:
+        raise click.UsageError("--latency-bound is of the scenario Server; give --scenarios too.")
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
     from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
@@ -107,6 +123,9 @@ def command(
         threads=threads,
         output=output,
         against=against,
+        layers=layers,
+        scenarios=scenarios,
+        latency_bound=latency_bound,
         png=png,
     )
 

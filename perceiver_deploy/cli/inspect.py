@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perceiver_deploy.cli.options import threads_option
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
@@ -24,14 +25,39 @@ if TYPE_CHECKING:
 )
 @click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|ONNX")
 @click.option("--device", metavar="GPU", help="Show the least time that a GPU needs, such as h100, l4 or rtx4090.")
-def command(path: Path, device: str | None) -> Outcome:
-    """Show inputs, outputs, axes and operators of a bundle or an ONNX file, and what each module takes."""
+@click.option("--time", "timed", is_flag=True, help="Show where the time goes, by layer (needs the extra export).")
+@threads_option
+def command(path: Path, device: str | None, threads: int | None, *, timed: bool) -> Outcome:
+    """Show inputs, outputs, axes and operators of a bundle or an ONNX file, and what each module takes.
+
+    --time instead runs eager and each variant of a bundle under the profilers of their engines.
+    """
     from perceiver_deploy.pipeline.inspection import inspect_path
 
+    if timed and device is not None:
+        raise click.UsageError("--time measures on this machine and --device predicts for a GPU; give one of them.")
+    if threads is not None and not timed:
+        raise click.UsageError("--threads is of --time; give that too.")
+    if timed:
+        return _times(path, threads)
     if device is not None:
         return _roofline(path, device)
     inspection = inspect_path(path)
     return Outcome(inspection.to_json(), lambda console: _show(console, inspection))
+
+
+def _times(path: Path, threads: int | None) -> Outcome:
+    from perceiver_deploy.bundle import Bundle
+    from perceiver_deploy.cli.tables import make_table
+    from perceiver_deploy.evaluate.benchmark_page import layer_table
+    from perceiver_deploy.pipeline.module_times import time_modules
+
+    found = time_modules(Bundle.open(path), threads)
+    table = layer_table(found)
+
+    return Outcome(
+        found.model_dump(mode="json"), lambda console: console.print(make_table(table.title, table.header, table.rows))
+    )
 
 
 def _roofline(path: Path, name: str) -> Outcome:

@@ -13,7 +13,11 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.validate import ValidationResult
+    from perceiver_deploy.pipeline.validate import Failure, ValidationResult
+
+
+_SHOWN = 10
+"""Modules of a bisect in the table; all are in the report."""
 
 
 @click.command(
@@ -25,20 +29,45 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.option("--golden", is_flag=True, help="Replay the golden samples even where eager could run the grid.")
+@click.option("--data", help="Judge real inputs too: a data set's name, or a .npz file of the model's inputs.")
+@click.option(
+    "--input", "sample", type=click.Path(path_type=Path), help="Judge one sample alone: a file that a failure left."
+)
+@click.option("--bisect", is_flag=True, help="Say of every variant what its modules lose, not only of those that fail.")
 @click.option("--seconds", type=float, default=120.0, show_default=True, help="Time for the reference.")
 @threads_option
-def command(bundle: Path, *, golden: bool, seconds: float, threads: int | None) -> Outcome:
+def command(
+    bundle: Path,
+    *,
+    golden: bool,
+    data: str | None,
+    sample: Path | None,
+    bisect: bool,
+    seconds: float,
+    threads: int | None,
+) -> Outcome:
     """Check the numbers of every variant of BUNDLE in every runtime that can run here; exit code 3 if one is off.
 
-    The reference is eager float64 over a grid of shapes and masks; without torch, the golden samples.
+    The reference is eager float64 over a grid of shapes, masks and adversarial inputs; without torch, the golden
+    samples. What fails is kept as a file, with a command that shows it again. See docs/validation.md.
     """
     from perceiver_deploy.errors import ParityError
-    from perceiver_deploy.evaluate.parity import failure_text
     from perceiver_deploy.pipeline.validate import validate_bundle
 
-    result = validate_bundle(bundle, golden=golden, seconds=seconds, threads=threads)
-    failure = None if result.passed else ParityError(failure_text(result.verdicts))
+    result = validate_bundle(
+        bundle, golden=golden, data=data, sample=sample, bisect=bisect, seconds=seconds, threads=threads
+    )
+    failure = None if result.failure is None else ParityError(_failure(result, result.failure))
     return Outcome(result.to_json(), lambda console: _show(console, result), failure)
+
+
+def _failure(result: ValidationResult, failure: Failure) -> str:
+    from perceiver_deploy.evaluate.parity import failure_text
+
+    bisections = "".join(f" {bisection}" for bisection in result.bisections if bisection.first is not None)
+    return (
+        f"{failure_text(result.verdicts)}{bisections} Show the smallest case that fails again with: {failure.command}"
+    )
 
 
 def _show(console: Console, result: ValidationResult) -> None:
@@ -46,21 +75,26 @@ def _show(console: Console, result: ValidationResult) -> None:
 
     rows = [
         (
-            f"{v.runtime} {v.variant}",
-            v.stages,
+            f"{v.runtime} {v.variant}" if v.stages == "full" else f"{v.runtime} {v.variant}, {v.stages}",
             v.case,
             v.output,
-            f"{v.figures.relative_l2:.1e}",
-            f"{v.bound:.1e}",
-            f"{v.figures.max_abs:.1e}",
-            f"{v.figures.sqnr_db:.0f}",
+            f"{v.figures.relative_l2:.1e} ({v.bound:.1e})",
+            f"{v.figures.worst_row:.1e} ({v.row_bound:.1e})",
+            str(v.figures.non_finite),
             "" if v.figures.top1 is None else percent(v.figures.top1),
             "pass" if v.passed else "FAIL",
         )
         for v in result.verdicts
     ]
-    headers = ("runtime", "stages", "case", "output", "relative L2", "bound", "max abs", "SQNR dB", "same top-1", "")
+    headers = ("runtime", "case", "output", "relative L2 (bound)", "worst row (bound)", "NaN, Inf", "same top-1", "")
     console.print(make_table(f"Parity against eager float64 ({result.reference})", headers, rows))
+    for bisection in result.bisections:
+        modules = [
+            (str(m), f"{m.relative_l2:.1e}", f"{m.sqnr_db:.0f}", f"{m.growth:.2g}") for m in bisection.modules[:_SHOWN]
+        ]
+        console.print(make_table(str(bisection), ("lowest SQNR", "relative L2", "SQNR dB", "growth"), modules))
+    for precision, reason in result.tolerances.items():
+        console.print(f"Bound of {precision}: {reason}.")
     if result.capped:
         console.print(f"Left out for time: {'; '.join(result.capped)}")
     console.print(f"Report: {result.report}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from perceiver_deploy.data.metrics import format_value
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison
+from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison, LayerTimes, sizes_text
 from perceiver_deploy.evaluate.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.plots import candidate_name
 from perceiver_deploy.evaluate.scaling import scaling_tables
@@ -54,6 +55,9 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         yield _accuracy_table(report)
     yield _speed_table(report)
     yield from scaling_tables(report)
+    if report.measurements[0].scenarios:
+        yield _scenario_table(report)
+    yield from map(layer_table, report.layer_times)
     yield Table(
         "Start and size",
         ("candidate", "load s", "first run ms", "MB on disk"),
@@ -68,6 +72,50 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
         ),
     )
     yield environment_table(report.environment)
+
+
+def _scenario_table(report: BenchmarkReport) -> Table:
+    """What MLPerf's rules look at in each scenario."""
+    rows = []
+    for measurement in report.measurements:
+        single, multi, offline, server = measurement.scenarios
+        assert single.p90 is not None
+        assert multi.p99 is not None
+        assert server.bound is not None
+        within = f"{server.per_second:.1f}" if server.kept else "never"
+        rows.append(
+            (
+                candidate_name(report, measurement),
+                f"{1000 * single.p90:.2f}",
+                f"{1000 * multi.p99:.2f}",
+                f"{offline.per_second:.1f}",
+                f"{within} ({1000 * server.bound:.2f})",
+            )
+        )
+    header = (
+        "candidate",
+        "SingleStream p90 ms",
+        "MultiStream p99 ms",
+        "Offline samples/s",
+        "Server queries/s within a p99 of (ms)",
+    )
+    return Table("MLPerf's scenarios, by LoadGen", header, tuple(rows))
+
+
+def layer_table(times: LayerTimes) -> Table:
+    """Milliseconds of each layer in each candidate, their sum, and a run without a profiler, which takes time."""
+    rows = [(name, *(_milliseconds(c.layers.get(name)) for c in times.candidates)) for name in times.names()]
+    rows.append(("all layers", *(_milliseconds(sum(c.layers.values())) for c in times.candidates)))
+    rows.append(("a run without profiling", *(_milliseconds(c.whole) for c in times.candidates)))
+    return Table(
+        f"Milliseconds of each layer of {Path(times.bundle).name} at {sizes_text(times.sizes)}",
+        ("layer", *(c.candidate for c in times.candidates)),
+        tuple(rows),
+    )
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.3f}"
 
 
 def comparison_tables(comparison: Comparison | None) -> Iterator[Table]:

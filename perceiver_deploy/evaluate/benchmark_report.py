@@ -89,6 +89,21 @@ class Latency(Strict):
         return sizes_text(self.sizes)
 
 
+class Scenario(Strict):
+    """One of MLPerf's scenarios as its LoadGen measured it: seconds of a query, samples a second.
+
+    `bound` is Server's on the 99th percentile, and `kept` whether that is within it.
+    """
+
+    name: str
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    per_second: float
+    bound: float | None = None
+    kept: bool | None = None
+
+
 class Measurement(Strict):
     """Everything measured on one candidate.
 
@@ -105,6 +120,7 @@ class Measurement(Strict):
     first_seconds: float
     accuracy: AccuracyFigures | None
     latencies: tuple[Latency, ...]
+    scenarios: tuple[Scenario, ...] = ()
 
 
 class Ranking(Strict):
@@ -170,6 +186,40 @@ class Comparison(Strict):
         return f"{len(self.regressions)} of {len(self.differences)} figures are worse than before{noisy}."
 
 
+OTHER = "(other)"
+"""What an engine runs that has no name of the graph, such as copies."""
+
+
+class CandidateTimes(Strict):
+    """Seconds of one run: the mean of each layer under a profiler, and the median of the whole without one."""
+
+    candidate: str
+    layers: dict[str, float]
+    whole: float
+
+
+class LayerTimes(Strict):
+    """Where the time of every candidate goes, eager first, with the axes at `sizes`."""
+
+    bundle: str
+    sizes: dict[str, int]
+    candidates: tuple[CandidateTimes, ...]
+
+    def names(self) -> list[str]:
+        """All layers that a candidate has, in the order of the first graph, what has no name last."""
+        eager, *others = self.candidates
+        names = dict.fromkeys(layer for times in (*others, eager) for layer in times.layers)
+        return sorted(names, key=lambda name: name == OTHER)
+
+
+class LayerErrors(Strict):
+    """Of each layer of a variant the lowest SQNR that a result of its modules has against eager float64, in dB."""
+
+    bundle: str
+    variant: str
+    sqnr_db: dict[str, float]
+
+
 class Settings(Strict):
     """What was asked for."""
 
@@ -190,6 +240,8 @@ class BenchmarkReport(Strict):
     measurements: tuple[Measurement, ...] = Field(min_length=1)
     rankings: tuple[Ranking, ...]
     comparison: Comparison | None = None
+    layer_times: tuple[LayerTimes, ...] = ()
+    layer_errors: tuple[LayerErrors, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,22 @@ from perceiver_deploy.data.flow import extract_patches
 from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size, opt_sizes
 from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing, Preprocessing
 
-Mask = Literal["none", "padded", "half", "fully masked row"]
+Mask = Literal["none", "padded", "half", "fully masked row", "all masked"]
+Content = Literal["random", "zeros", "huge", "tiny", "repeated"]
 _MASK_NAME = "attention_mask"
+_HUGE, _TINY = 1e3, 1e-6
+OUT_OF_RANGE: Content = "huge"
+"""Name of the case whose values are beyond any that a quantised graph was calibrated on."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One point of the grid: a size for every axis, and how the attention mask is filled."""
+    """One point of the grid: a size for every axis, how the attention mask is filled, and what the values are like."""
 
     name: str
     sizes: dict[str, int]
     mask: Mask = "none"
+    content: Content = "random"
 
     def __str__(self) -> str:
         """`odd (batch 3, height 5, width 7)`."""
@@ -50,11 +55,49 @@ def shape_grid(signature: Signature) -> list[Case]:
     return cases
 
 
+def adversarial_cases(signature: Signature) -> list[Case]:
+    """Inputs that no data set holds, at the odd sizes: all zeros, huge, tiny, one value repeated, all masked.
+
+    Huge values are a thousand times the usual ones, as of data that someone forgot to scale; tiny ones a millionth.
+    Integers are at their ends instead. There is no tiny case where all inputs are integers.
+    """
+    contents: list[Content] = ["zeros", OUT_OF_RANGE, "repeated"]
+    if any(spec.dtype.startswith("float") for spec in signature.stage.inputs):
+        contents.append("tiny")
+    sizes = {**shape_grid(signature)[1].sizes, "batch": 2}
+    cases = [Case(content, sizes, content=content) for content in contents]
+    if any(spec.name == _MASK_NAME for spec in signature.stage.inputs):
+        cases.append(Case("all masked", sizes, "all masked"))
+    return cases
+
+
 def make_inputs(signature: Signature, case: Case, preprocessing: Preprocessing | None, seed: int = 0) -> Arrays:
     """Seeded inputs of a case: pixels uniform over what preprocessing can give, other floats normal, valid integers.
 
     The second frame of optical flow is the first, moved by a pixel.
     """
+    inputs = _random_inputs(signature, case, preprocessing, seed)
+    for spec in signature.stage.inputs:
+        if spec.name != _MASK_NAME:
+            most = None if spec.maximum is None else evaluate_size(spec.maximum, case.sizes)
+            inputs[spec.name] = _filled(inputs[spec.name], case.content, spec.minimum, most)
+    return inputs
+
+
+def _filled(array: NDArray[Any], content: Content, least: int | None, most: int | None) -> NDArray[Any]:
+    """An array of random values made zero, huge, tiny or all one value, as far as its bounds allow."""
+    if content == "zeros":
+        return np.full_like(array, least or 0)
+    if content == "repeated":
+        return np.full_like(array, array.flat[0])
+    if content == "huge":
+        return array * array.dtype.type(_HUGE) if most is None else np.full_like(array, most)
+    if content == "tiny" and most is None:
+        return array * array.dtype.type(_TINY)
+    return array
+
+
+def _random_inputs(signature: Signature, case: Case, preprocessing: Preprocessing | None, seed: int) -> Arrays:
     rng = np.random.default_rng(seed)
     inputs: Arrays = {}
     for spec in signature.stage.inputs:
@@ -101,6 +144,8 @@ def _mask(shape: tuple[int, ...], kind: Mask) -> NDArray[np.int64]:
         mask[:, 1::2] = 0
     elif kind == "fully masked row":
         mask[0] = 0
+    elif kind == "all masked":
+        mask[:] = 0
     return mask
 
 

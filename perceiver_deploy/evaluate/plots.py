@@ -46,6 +46,8 @@ def _plots(report: BenchmarkReport) -> Iterator[Plot]:
         yield Plot(f"latency_by_{axis}", f"Latency against {axis}, batch {first.batch}", _curves(report, axis, size))
     if all(m.accuracy is not None for m in report.measurements):
         yield Plot("accuracy_by_speed", "Accuracy against speed", _accuracy_by_speed(report))
+    if report.layer_errors:
+        yield Plot("error_by_layer", "Signal to error of each layer against eager float64", _error_by_layer(report))
     yield Plot("memory", "Peak memory of the process", _memory(report))
 
 
@@ -142,6 +144,21 @@ def pareto_front(points: Sequence[tuple[float, float]], *, higher_is_better: boo
         if not front or sign * value > sign * front[-1][1]:
             front.append((speed, value))
     return front[::-1]
+
+
+def _error_by_layer(report: BenchmarkReport) -> Figure:
+    """The module of each layer that loses most, a series a variant, layers in the order of the graph."""
+    figure, axes = new_figure("", "least SQNR of its modules, dB")
+    order = list(dict.fromkeys(name for times in report.layer_times for name in times.names()))
+    layers = [name for name in order if any(name in errors.sqnr_db for errors in report.layer_errors)]
+    several = len({errors.bundle for errors in report.layer_errors}) > 1
+    for index, errors in enumerate(report.layer_errors):
+        points = [(place, errors.sqnr_db[name]) for place, name in enumerate(layers) if name in errors.sqnr_db]
+        name = f"{Path(errors.bundle).name} {errors.variant}" if several else errors.variant
+        axes.plot(*zip(*points, strict=True), label=name, **style(index))
+    axes.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize="x-small")
+    add_legend(axes)
+    return figure
 
 
 def _memory(report: BenchmarkReport) -> Figure:

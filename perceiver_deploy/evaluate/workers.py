@@ -95,8 +95,13 @@ class Worker(Generic[SourceT]):
 
     def time_run(self) -> float:
         """Seconds of one run on the kept inputs, measured inside the worker."""
-        self._connection.send(("time", None))
-        return float(self._receive())
+        return self.time_runs(1)[0]
+
+    def time_runs(self, count: int) -> list[float]:
+        """Seconds of each of several runs, one straight after the other."""
+        self._connection.send(("time", count))
+        seconds: list[float] = self._receive()
+        return seconds
 
     def last_outputs(self) -> Arrays:
         """Outputs of the last `time_run`."""
@@ -151,12 +156,12 @@ def _serve(connection: Connection, name: Source, threads: int | None) -> None:
     kept: Arrays = {}
     outputs: Arrays = {}
     while True:
-        order, inputs = connection.recv()
+        order, given = connection.recv()
         if order == "stop":
             session.close()
             return
         if order == "keep":
-            kept = inputs
+            kept = given
             connection.send(None)
         elif order == "peak":
             connection.send(_peak_bytes())
@@ -164,13 +169,16 @@ def _serve(connection: Connection, name: Source, threads: int | None) -> None:
             connection.send(outputs)
         else:
             outputs = {}
-            started = time.perf_counter()
+            seconds = []
             try:
-                outputs = session.run(inputs if order == "run" else kept)
+                for _ in range(given if order == "time" else 1):
+                    started = time.perf_counter()
+                    outputs = session.run(given if order == "run" else kept)
+                    seconds.append(time.perf_counter() - started)
             except PerceiverDeployError as error:
                 connection.send(error)
                 continue
-            connection.send(outputs if order == "run" else time.perf_counter() - started)
+            connection.send(outputs if order == "run" else seconds)
 
 
 def _peak_bytes() -> int:

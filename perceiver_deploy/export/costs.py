@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from perceiver_deploy.export.flops import QUANTIZATION, count_flops, shape_at
-from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.origin import layer_of, module_of
 from perceiver_deploy.manifest import Axis, opt_sizes
 
 _MOVES_NOTHING = ("Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze")
@@ -42,10 +42,10 @@ def cost_by_module(model: ir.Model, axes: Mapping[str, Axis]) -> list[ModuleCost
     sizes = opt_sizes(axes)
     flops, weights, moved = Counter[str](), Counter[str](), dict[str, int]()
     for module, count in count_flops(model, sizes).items():
-        flops[_part(module)] += count
+        flops[layer_of(module)] += count
     seen = set[ir.Value]()
     for node in model.graph.all_nodes():
-        part = _part(_module(node))
+        part = layer_of(reading_module(node))
         stored = {value for value in node.inputs if value is not None and value.is_initializer()} - seen
         seen |= stored
         weights[part] += sum(value.const_value.nbytes for value in stored if value.const_value is not None)
@@ -53,13 +53,7 @@ def cost_by_module(model: ir.Model, axes: Mapping[str, Axis]) -> list[ModuleCost
     return [ModuleCost(part, flops[part], weights[part], count) for part, count in moved.items()]
 
 
-def _part(module: str) -> str:
-    """`encoder.self_attends.0` of `encoder.self_attends.0.mlp.1`: two names, and a number that follows."""
-    names = module.split(".")
-    return ".".join(names[: 3 if names[2:] and names[2].isdigit() else 2]) or "graph"
-
-
-def _module(node: ir.Node) -> str:
+def reading_module(node: ir.Node) -> str:
     """The module of a node; onnxruntime's quantiser names what it adds after tensors, so theirs is the reader's."""
     while node.op_type in QUANTIZATION and (uses := node.outputs[0].uses()):
         node = next(iter(uses)).node

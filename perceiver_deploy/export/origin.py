@@ -30,6 +30,15 @@ def module_of(node: ir.Node) -> str:
     return "" if module == "graph" else module
 
 
+def layer_of(module: str) -> str:
+    """`encoder.self_attends.0` of `encoder.self_attends.0.mlp.1`: two names, and a number that follows.
+
+    What is in no module is of the "graph".
+    """
+    names = module.split(".")
+    return ".".join(names[: 3 if names[2:] and names[2].isdigit() else 2]) or "graph"
+
+
 def stated_axes(model: ir.Model) -> dict[str, Axis]:
     """The axes that the metadata of an exported graph describe; none for a graph that is not ours."""
     found = json.loads(model.metadata_props.get(AXES, "{}"))

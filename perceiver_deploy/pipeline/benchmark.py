@@ -9,16 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BoundError, UsageError
 from perceiver_deploy.evaluate.benchmark_page import benchmark_page
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Comparison, Measurement, Ranking, Settings
+from perceiver_deploy.evaluate.benchmark_report import (
+    BenchmarkReport,
+    Comparison,
+    LayerErrors,
+    LayerTimes,
+    Measurement,
+    Ranking,
+    Settings,
+)
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.plots import benchmark_plots
 from perceiver_deploy.evaluate.regression import compare_reports
-from perceiver_deploy.pipeline.benchmark_rounds import measure_bundle
+from perceiver_deploy.evaluate.scenarios import run_scenarios
+from perceiver_deploy.evaluate.workers import CandidateName
+from perceiver_deploy.pipeline.benchmark_rounds import first_inputs, measure_bundle
 from perceiver_deploy.pipeline.held_out import labelled_data
+from perceiver_deploy.pipeline.layer_errors import layer_errors
+from perceiver_deploy.pipeline.module_times import time_modules
 from perceiver_deploy.pipeline.reports import require_folder, write_page
+from perceiver_deploy.progress import log
 
 BATCHES = (1, 32)
 SECONDS = 6.0
@@ -57,6 +71,9 @@ def benchmark_bundles(
     threads: int | None = None,
     output: str | Path | None = None,
     against: str | Path | None = None,
+    layers: bool = False,
+    scenarios: bool = False,
+    latency_bound: float | None = None,
     png: bool = False,
 ) -> BenchmarkResult:
     """Measure eager and every variant in every runtime, interleaved, and write `benchmark.json`, `.html` and `.md`.
@@ -72,6 +89,9 @@ def benchmark_bundles(
         threads: for every candidate.
         output: folder of the reports; by default the first bundle's `reports/`.
         against: `benchmark.json` of an earlier run to compare with.
+        layers: say where the time goes, by layer, too, and what each layer of reduced precision is off by.
+        scenarios: measure MLPerf's scenarios too, each for `seconds` at least.
+        latency_bound: seconds that 99 % of the queries of the scenario Server may take; see `run_scenarios`.
         png: write each plot as a picture too.
 
     Raises:
@@ -91,21 +111,41 @@ def benchmark_bundles(
     data_sets = [None if data is None else labelled_data(data, bundle) for bundle in opened]
     measurements: list[Measurement] = []
     rankings: list[Ranking] = []
+    times: list[LayerTimes] = []
+    errors: list[LayerErrors] = []
     for bundle, data_set in zip(opened, data_sets, strict=True):
         measured, ranked = measure_bundle(bundle, data_set, settings)
+        if scenarios:
+            first = first_inputs(bundle, data_set, settings)
+            measured = [_with_scenarios(bundle, one, first, settings, latency_bound) for one in measured]
         measurements += measured
         rankings += ranked
+        if layers:
+            times.append(time_modules(bundle, threads))
+            errors += layer_errors(bundle, first_inputs(bundle, data_set, settings))
     report = BenchmarkReport(
         environment=environment_with(threads),
         command=command_line(),
         settings=settings,
         measurements=tuple(measurements),
         rankings=tuple(rankings),
+        layer_times=tuple(times),
+        layer_errors=tuple(errors),
     )
     if before is not None:
         report = report.model_copy(update={"comparison": compare_reports(before, report)})
     files = write_page(path, report.text(), benchmark_page(report), benchmark_plots(report), png=png)
     return BenchmarkResult(report, tuple(map(str, files)))
+
+
+def _with_scenarios(
+    bundle: Bundle, measurement: Measurement, inputs: Arrays, settings: Settings, bound: float | None
+) -> Measurement:
+    log.info("MLPerf's scenarios of %s", measurement.name)
+    name = CandidateName(bundle.path, measurement.runtime, measurement.variant)
+    stage = bundle.manifest.stages["full"]
+    found = run_scenarios(name, settings.threads, inputs, stage, settings.seconds, bound)
+    return measurement.model_copy(update={"scenarios": found})
 
 
 def regression_failure(comparison: Comparison | None, report_html: str) -> BoundError | None:

@@ -63,6 +63,11 @@ def _names(bundle: Bundle) -> list[CandidateName]:
     return names
 
 
+def first_inputs(bundle: Bundle, data: DataSet | None, settings: Settings) -> Arrays:
+    """What is timed first."""
+    return next(_cases(bundle, data, settings))[1]
+
+
 def _cases(bundle: Bundle, data: DataSet | None, settings: Settings) -> Iterator[tuple[int, Arrays]]:
     """Batch sizes with inputs: real examples, repeated where there are too few, or random ones of given sizes."""
     manifest = bundle.manifest

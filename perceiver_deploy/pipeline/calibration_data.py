@@ -74,7 +74,7 @@ def calibration_data(
             than `LEAST_SAMPLES`.
         UsageError, MissingError: as `load_dataset`.
     """
-    inputs = _read(bundle, calibration)
+    inputs = read_inputs(bundle, calibration)
     stage = bundle.manifest.stages["full"]
     check_inputs(inputs, stage.inputs, bundle.manifest.axes)
     batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
@@ -86,16 +86,22 @@ def calibration_data(
     return CalibrationData(split, arrays_digest(split.rows(slice(None))), bundle.manifest, graphs)
 
 
-def _read(bundle: Bundle, calibration: str | Path) -> Arrays:
-    if str(calibration) in DATA_SETS:
-        data = load_dataset(str(calibration))
+def read_inputs(bundle: Bundle, source: str | Path, *, test: bool = False) -> Arrays:
+    """What the whole model takes, of a data set's training samples (or those of `test`) or of a .npz file.
+
+    Raises:
+        InputError: neither, or data of another task.
+        UsageError, MissingError: as `load_dataset`.
+    """
+    if str(source) in DATA_SETS:
+        data = load_dataset(str(source))
         data.require_task(bundle.manifest.task, str(bundle.path))
         if bundle.manifest.raw_inputs:
             data = raw_data_set(data)
-        return data.train.rows(slice(None))
-    if Path(calibration).suffix == ARRAYS_SUFFIX:
-        return read_arrays(Path(calibration))
-    raise InputError(f"Calibration data {calibration} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
+        return (data.test if test else data.train).rows(slice(None))
+    if Path(source).suffix == ARRAYS_SUFFIX:
+        return read_arrays(Path(source))
+    raise InputError(f"Data {source} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
 
 
 def _check(data: Split, name: str) -> None:

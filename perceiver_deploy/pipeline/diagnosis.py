@@ -21,6 +21,7 @@ _EXTRAS = {
     "hf": ("transformers",),
     "media": ("pillow",),
     "report": ("jinja2",),
+    "loadgen": ("mlcommons_loadgen",),
 }
 
 

@@ -20,7 +20,7 @@ from perceiver_deploy.evaluate.workers import time_round_robin
 from perceiver_deploy.manifest import Manifest
 from perceiver_deploy.pipeline.candidates import Tryout, Way, ways_to_run
 from perceiver_deploy.pipeline.tuned_accuracy import accuracy_check
-from perceiver_deploy.pipeline.validate import golden_samples
+from perceiver_deploy.pipeline.validation_samples import golden_samples
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.tuned import Environment, TunedChoice, Tuning, tuning_path, write_tuning
 

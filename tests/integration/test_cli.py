@@ -10,11 +10,15 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+
+from perceiver_deploy.cli.main import main
 
 VERBS = (
     "demo",
@@ -116,8 +120,22 @@ def test_validate_json_is_clean_and_covers_both_runtimes_and_variants(bundle):
     document = json.loads(result.stdout)
     judged = {(verdict["runtime"], verdict["variant"]) for verdict in document["verdicts"]}
     assert judged == {(runtime, variant) for runtime in ("onnxruntime", "openvino") for variant in ("fp32", "int8")}
-    assert {"opt", "odd", "min"} <= {verdict["case"] for verdict in document["verdicts"]}
+    cases = {verdict["case"] for verdict in document["verdicts"]}
+    assert {"opt", "odd", "min", "golden opt", "zeros", "huge", "tiny", "repeated"} <= cases
     assert document["reference"] == "grid"
+    assert list(document["tolerances"]) == ["fp32", "int8"]
+    assert document["failure"] is None
+    assert json.loads(Path(document["report"]).read_text())["tolerances"] == document["tolerances"]
+
+
+def test_validate_judges_real_data_too(bundle):
+    result = call("validate", bundle, "--data", "digits", "--json")
+    assert result.returncode == 0, result.stderr
+    real = [v for v in json.loads(result.stdout)["verdicts"] if v["case"] == "real, digits"]
+    assert [v["sizes"] for v in real] == ["pixel_values [8, 3, 8, 8]"] * 4
+    refused = call("validate", bundle, "--data", "digits", "--golden")
+    assert refused.returncode == 2
+    assert "--data digits needs eager" in refused.stderr
 
 
 def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tmp_path):
@@ -139,6 +157,13 @@ def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tm
     assert "Parity failed" in result.stderr
     assert "'logits' of variant fp32" in result.stderr
     assert "FAIL" in result.stdout
+    command = result.stderr.partition("fails again with: ")[2].split()
+    again = call(*command[1:], "--json")
+    assert again.returncode == 3
+    (verdict, *others) = json.loads(again.stdout)["verdicts"]
+    assert not verdict["passed"]
+    assert verdict["sizes"].startswith("pixel_values [1, ")  # one row of the smallest case
+    assert {other["case"] for other in others} == {verdict["case"]}
 
 
 def test_benchmark_writes_raw_samples_of_every_size_and_environment(bundle, tmp_path):
@@ -305,11 +330,14 @@ def test_bad_input_exits_with_one_paragraph_and_writes_nothing(bundle, tmp_path)
         (("inspect", tmp_path / "foreign.onnx"), 1, "reads weights from '../image.png', outside its folder"),
         (("tune", bundle, "--size", "depth=3"), 2, "no axis 'depth'"),
         (("tune", bundle, "--size", "height"), 2, "'height' is not of the form AXIS=N"),
-        (("nonsense",), 2, "No such command"),
+        (("inspect", bundle, "--time", "--device", "l4"), 2, "give one of them"),
+        (("inspect", bundle, "--threads", "2"), 2, "--threads is of --time"),
+        (("benchmark", bundle, "--latency-bound", "0.1"), 2, "give --scenarios too"),
     ]
+    assert "No such command" in call("nonsense").stderr
     for arguments, code, words in cases:
-        result = call(*arguments, "--quiet") if arguments != ("nonsense",) else call(*arguments)
-        assert result.returncode == code, (arguments, result.stderr)
+        result = CliRunner().invoke(main, [*map(str, arguments), "--quiet"])  # a process for each would take a minute
+        assert result.exit_code == code, (arguments, result.stderr)
         assert words in result.stderr, (arguments, result.stderr)
         assert "Traceback" not in result.stderr
         assert result.stdout == ""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
+from perceiver_deploy.evaluate.grid import Case, adversarial_cases, make_inputs, shape_grid
 from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.model.perceiver import build_model
 from perceiver_deploy.preprocessing import FlowPreprocessing, ImagePreprocessing
@@ -175,3 +175,35 @@ def test_second_frame_of_optical_flow_is_the_first_moved_by_a_pixel():
     centre = patches[:, :, 12:15]  # of 3 x 3 x RGB
     assert -1 <= patches.min() < -0.9 and 0.9 < patches.max() <= 1
     np.testing.assert_array_equal(centre[:, 1, :, :, 1:], centre[:, 0, :, :, :-1])
+
+
+def adversarial(kind):
+    model = small_model(kind)
+    cases = {case.name: case for case in adversarial_cases(model.signature)}
+    return {name: make_inputs(model.signature, case, model.config.preprocessing) for name, case in cases.items()}
+
+
+def test_adversarial_images_are_zero_huge_tiny_and_of_one_value():
+    inputs = {name: made["pixel_values"] for name, made in adversarial("fourier").items()}
+    assert list(inputs) == ["zeros", "huge", "repeated", "tiny"]
+    assert not inputs["zeros"].any()
+    assert np.ptp(inputs["repeated"]) == 0 != inputs["repeated"].flat[0]
+    np.testing.assert_allclose(inputs["huge"] * 1e-9, inputs["tiny"], rtol=1e-6)  # float32 rounding
+    assert 1e3 < np.abs(inputs["huge"]).max() < 1e4
+    assert all(array.dtype == np.float32 for array in inputs.values())
+
+
+def test_adversarial_texts_stay_in_the_vocabulary_and_one_is_masked_altogether():
+    inputs = adversarial("masked_lm")
+    assert list(inputs) == ["zeros", "huge", "repeated", "all masked"]
+    assert {name: set(made["input_ids"].flat) for name, made in inputs.items() if name in ("zeros", "huge")} == {
+        "zeros": {0},
+        "huge": {261},
+    }
+    assert len(set(inputs["repeated"]["input_ids"].flat)) == 1
+    assert {name: made["attention_mask"].mean() for name, made in inputs.items()} == {
+        "zeros": 1,
+        "huge": 1,
+        "repeated": 1,
+        "all masked": 0,
+    }

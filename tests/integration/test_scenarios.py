@@ -1,0 +1,56 @@
+"""MLPerf's scenarios by its real LoadGen, on a small model, for moments."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.errors import MissingError
+from perceiver_deploy.evaluate.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.scenarios import run_scenarios
+from perceiver_deploy.evaluate.workers import CandidateName
+from tests.benchmark_reports import make_report
+from tests.factories import text_inputs
+
+
+@pytest.fixture
+def asked(shared_bundle):
+    path = shared_bundle("text_classification")
+    stage = Bundle.open(path).manifest.stages["full"]
+    return CandidateName(path, "onnxruntime", "fp32"), 1, text_inputs(2, 11), stage
+
+
+def test_each_scenario_has_the_figures_that_its_rules_look_at(asked):
+    single, multi, offline, server = found = run_scenarios(*asked, 0.1, 0.5)
+    assert [scenario.name for scenario in found] == ["SingleStream", "MultiStream", "Offline", "Server"]
+    for scenario in (single, multi, server):
+        assert 0 < scenario.p50 <= scenario.p90 <= scenario.p99 < 5
+    assert (offline.p50, offline.p99) == (None, None)
+    assert single.per_second == pytest.approx(1 / single.p50, rel=0.8)
+    assert multi.p50 > single.p50  # eight samples a query
+    assert offline.per_second > 0.5 * single.per_second
+    assert (server.bound, server.kept) == (0.5, True)
+    assert 0 < server.per_second < 2 * single.per_second
+    report = make_report()
+    measured = tuple(one.model_copy(update={"scenarios": found}) for one in report.measurements)
+    (table,) = [
+        table
+        for table in benchmark_page(report.model_copy(update={"measurements": measured})).tables
+        if table.title.startswith("MLPerf")
+    ]
+    assert table.rows[0][1] == f"{1000 * single.p90:.2f}"
+    assert table.rows[0][4].startswith(f"{server.per_second:.1f} (500.00)")
+
+
+def test_a_bound_that_no_rate_keeps_is_said(asked, monkeypatch):
+    monkeypatch.setattr("perceiver_deploy.evaluate.scenarios.LOADS", (0.1,))
+    *_, server = run_scenarios(*asked, 0.05, 1e-7)
+    assert server.kept is False
+
+
+def test_without_loadgen_the_extra_is_named(asked, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(MissingError, match=r"perceiver-deploy\[loadgen\]"):
+        run_scenarios(*asked, 0.1, None)
