@@ -134,6 +134,8 @@ Sizes check_inputs(const Tensors &inputs, const std::vector<TensorSpec> &specs, 
   check_names(inputs, specs);
   Sizes sizes;
   sizes.reserve(axes.size());
+  std::vector<std::pair<const pd_tensor &, const TensorSpec &>> given;
+  given.reserve(specs.size());
   for (const TensorSpec &spec : specs) {
     const pd_tensor *input = inputs.find(spec.name);
     if (input == nullptr) {
@@ -141,13 +143,14 @@ Sizes check_inputs(const Tensors &inputs, const std::vector<TensorSpec> &specs, 
     }
     check_array(*input, spec);
     check_axes(*input, spec, specs, axes, sizes);
+    given.emplace_back(*input, spec);
   }
-  for (const TensorSpec &spec : specs)
-    check_expressions(*inputs.find(spec.name), spec, sizes);
-  for (const TensorSpec &spec : specs)
-    add_values(*inputs.find(spec.name), spec, sizes);
-  for (const TensorSpec &spec : specs)
-    check_values(*inputs.find(spec.name), spec, sizes);
+  for (const auto &[array, spec] : given)
+    check_expressions(array, spec, sizes);
+  for (const auto &[array, spec] : given)
+    add_values(array, spec, sizes);
+  for (const auto &[array, spec] : given)
+    check_values(array, spec, sizes);
   return sizes;
 }
 

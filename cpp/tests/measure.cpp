@@ -1,5 +1,5 @@
-// measure overhead|start|throughput BUNDLE: what benchmarks/embed.py asks of the C++ library, as JSON. The bundle is
-// one of image classification with plain inputs. PERCEIVER_DEPLOY_ONNXRUNTIME names onnxruntime's library.
+// measure overhead|start|throughput BUNDLE: what benchmarks/embed.py asks of the C++ library, as JSON. `overhead` takes
+// any bundle, the others one of image classification. PERCEIVER_DEPLOY_ONNXRUNTIME names onnxruntime's library.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 
@@ -8,7 +8,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <fstream>
+#include <functional>
+#include <numeric>
 #include <perceiver_deploy/perceiver_deploy.hpp>
 #include <thread>
 
@@ -17,8 +20,9 @@ using Clock = std::chrono::steady_clock;
 
 namespace {
 
-constexpr std::int64_t kShape[4] = {1, 3, 8, 8};
-constexpr int kPairs = 16, kRounds = 500;
+constexpr std::size_t kMost = 4;  // inputs or outputs
+constexpr int kPairs = 8;
+constexpr double kPairSeconds = 0.25;
 constexpr double kSeconds = 3;
 
 double microseconds(Clock::time_point start) {
@@ -65,22 +69,36 @@ class Bare {
   Bare(const Bare &) = delete;
   Bare &operator=(const Bare &) = delete;
 
-  void run(const std::vector<float> &pixels, std::vector<float> &logits) {
-    const std::int64_t shape[2] = {1, static_cast<std::int64_t>(logits.size())};
-    OrtValue *input = wrap(const_cast<float *>(pixels.data()), pixels.size(), kShape, 4);
-    OrtValue *output = wrap(logits.data(), logits.size(), shape, 2);
-    const char *const input_name = "pixel_values", *const output_name = "logits";
-    check(api_->Run(session_, nullptr, &input_name, &input, 1, &output_name, 1, &output));
-    api_->ReleaseValue(input);
-    api_->ReleaseValue(output);
+  void run(const pd::Tensors &inputs, const pd::Tensors &outputs) {
+    Values given = wrap(inputs), wanted = wrap(outputs);
+    check(api_->Run(session_, nullptr, given.names, given.values, inputs.size(), wanted.names, outputs.size(),
+                    wanted.values));
+    release(given, inputs.size());
+    release(wanted, outputs.size());
   }
 
  private:
-  OrtValue *wrap(float *data, std::size_t count, const std::int64_t *shape, std::size_t rank) {
-    OrtValue *value = nullptr;
-    check(api_->CreateTensorWithDataAsOrtValue(memory_, data, count * sizeof(float), shape, rank,
-                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value));
-    return value;
+  struct Values {
+    const char *names[kMost];
+    OrtValue *values[kMost];
+  };
+
+  Values wrap(const pd::Tensors &tensors) const {
+    Values made;
+    for (std::size_t index = 0; index < tensors.size(); ++index) {
+      const pd_tensor tensor = tensors[index].view();
+      const auto dtype =
+          tensor.dtype == PD_INT64 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+      made.names[index] = tensor.name;
+      check(api_->CreateTensorWithDataAsOrtValue(memory_, tensor.data, tensor.bytes, tensor.shape, tensor.rank, dtype,
+                                                 &made.values[index]));
+    }
+    return made;
+  }
+
+  void release(const Values &made, std::size_t count) const {
+    for (std::size_t index = 0; index < count; ++index)
+      api_->ReleaseValue(made.values[index]);
   }
 
   void check(OrtStatus *status) const {
@@ -92,11 +110,40 @@ class Bare {
   OrtMemoryInfo *memory_ = nullptr;
 };
 
+// Tensors and what they are over.
+struct Arrays {
+  std::deque<std::vector<float>> floats;
+  std::deque<std::vector<std::int64_t>> integers;
+  pd::Tensors tensors;
+
+  void add(const pd::Spec &spec, const pd::Shape &shape) {
+    const auto count = std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+    const auto size = static_cast<std::size_t>(count);
+    if (spec.dtype == PD_INT64) {
+      tensors.emplace_back(spec.name, integers.emplace_back(size, 1), shape);
+    } else {
+      tensors.emplace_back(spec.name, floats.emplace_back(size, 0.5f), shape);
+    }
+  }
+};
+
+// A batch of one, with all other axes at their optimum.
+Arrays inputs_of(const pd::Session &session) {
+  Arrays arrays;
+  for (const pd::Spec &spec : session.inputs()) {
+    pd::Shape shape;
+    for (const std::string &size : spec.shape) {
+      const bool number = size.find_first_not_of("0123456789") == std::string::npos;
+      shape.push_back(size == "batch" ? 1 : number ? std::stoll(size) : session.axis(size).optimum);
+    }
+    arrays.add(spec, shape);
+  }
+  return arrays;
+}
+
 // Two sessions of one model differ by microseconds, by where their memory lies and which was opened first. So there are
 // several pairs, and in each second one ours is opened first. Within a pair the two take turns, and so does who begins.
-void overhead(const std::string &bundle, const pd::Options &options, std::size_t classes) {
-  const std::vector<float> pixels(192, 0.5f);
-  std::vector<float> ours(classes), theirs(classes);
+void overhead(const std::string &bundle, const pd::Options &options) {
   std::vector<double> our_times, bare_times;
   const auto time = [](std::vector<double> &times, const auto &run) {
     const auto start = Clock::now();
@@ -108,19 +155,23 @@ void overhead(const std::string &bundle, const pd::Options &options, std::size_t
     if (pair % 2) session.emplace(bundle, options);
     Bare bare(bundle + "/onnx/fp32.onnx");
     if (!session) session.emplace(bundle, options);
-    const auto run_ours = [&] {
-      session->run_into({{"pixel_values", pixels, {1, 3, 8, 8}}},
-                        {{"logits", ours, {1, static_cast<std::int64_t>(classes)}}});
-    };
-    for (int round = 0; round < kRounds; ++round) {
+    const Arrays inputs = inputs_of(*session);
+    Arrays ours, theirs;
+    for (const pd::Spec &spec : session->outputs()) {
+      for (Arrays *arrays : {&ours, &theirs})
+        arrays->add(spec, session->output_shape(inputs.tensors, spec.name));
+    }
+    const auto run_ours = [&] { session->run_into(inputs.tensors, ours.tensors); };
+    const auto start = Clock::now();
+    for (int round = 0; microseconds(start) < kPairSeconds * 1e6; ++round) {
       if (round % 2) time(our_times, run_ours);
-      time(bare_times, [&] { bare.run(pixels, theirs); });
+      time(bare_times, [&] { bare.run(inputs.tensors, theirs.tensors); });
       if (round % 2 == 0) time(our_times, run_ours);
     }
+    if (ours.floats != theirs.floats) throw std::runtime_error("the outputs differ");
   }
-  if (ours != theirs) throw std::runtime_error("the outputs differ");
-  std::printf("{\"ours_us\": %.3f, \"bare_us\": %.3f, \"rounds\": %d}\n", median(our_times), median(bare_times),
-              kPairs * kRounds);
+  std::printf("{\"ours_us\": %.3f, \"bare_us\": %.3f, \"rounds\": %zu}\n", median(our_times), median(bare_times),
+              our_times.size());
 }
 
 void throughput(const pd::Session &session) {
@@ -149,14 +200,16 @@ int main(int count, char **arguments) {
   try {
     pd::Options options;
     options.threads = 1;
+    if (std::strcmp(arguments[1], "overhead") == 0) {
+      overhead(arguments[2], options);
+      return PD_OK;
+    }
     const pd::Session session(arguments[2], options);
     const double opened = microseconds(start);
     const std::vector<float> pixels(192, 0.5f);
-    const std::size_t classes = session.run({{"pixel_values", pixels, {1, 3, 8, 8}}})["logits"].values<float>().size();
+    session.run({{"pixel_values", pixels, {1, 3, 8, 8}}});
     const double first = microseconds(start);
-    if (std::strcmp(arguments[1], "overhead") == 0) {
-      overhead(arguments[2], options, classes);
-    } else if (std::strcmp(arguments[1], "throughput") == 0) {
+    if (std::strcmp(arguments[1], "throughput") == 0) {
       throughput(session);
     } else {
       std::printf("{\"open_ms\": %.3f, \"first_output_ms\": %.3f, \"peak_mb\": %.1f}\n", opened / 1e3, first / 1e3,
