@@ -165,7 +165,7 @@ def _speed_table(report: BenchmarkReport) -> Table:
                 f"{one.throughput:.1f}",
                 f"{one.speed_up:.2f}",
                 " to ".join(f"{bound:.2f}" for bound in one.speed_up_interval),
-                f"{one.peak_bytes / 1e6:.0f}",
+                f"{one.peak_bytes / 1e6:.0f}" + (f", GPU {one.device_bytes / 1e6:.0f}" if one.device_bytes else ""),
                 "not finite" if one.relative_l2 is None else f"{one.relative_l2:.1e}",
                 str(len(one.samples)),
             )

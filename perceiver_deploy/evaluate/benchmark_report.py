@@ -67,7 +67,8 @@ class Latency(Strict):
     Times are in seconds, `throughput` in examples a second at the median. `speed_up` is eager's time over the
     candidate's: the median of the rounds' ratios, with its 95 % interval. `warm_up` is how many runs came before the
     `samples`, and `stable` whether they had stopped getting faster. `peak_bytes` is the most memory of the host that
-    the process has held until then. `relative_l2` compares the first output with eager's; None where it is not finite.
+    the process has held until then, `device_bytes` what it holds of NVIDIA GPUs after the runs. `relative_l2` compares
+    the first output with eager's; None where it is not finite.
     """
 
     batch: int
@@ -81,6 +82,7 @@ class Latency(Strict):
     warm_up: int
     stable: bool
     peak_bytes: int
+    device_bytes: int | None = None
     relative_l2: float | None
     samples: tuple[float, ...]
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
+from perceiver_deploy.evaluate.device_memory import device_bytes
 from perceiver_deploy.runtimes.loading import load
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import RuntimeSettings
@@ -114,6 +115,12 @@ class Worker(Generic[SourceT]):
         self._connection.send(("peak", None))
         return int(self._receive())
 
+    def device_bytes(self) -> int | None:
+        """Memory of NVIDIA GPUs that the process holds; None where there is no such GPU."""
+        self._connection.send(("device", None))
+        held: int | None = self._receive()
+        return held
+
     def close(self) -> None:
         """End the process."""
         with contextlib.suppress(OSError):  # it may have ended on its own
@@ -165,6 +172,8 @@ def _serve(connection: Connection, name: Source, threads: int | None) -> None:
             connection.send(None)
         elif order == "peak":
             connection.send(_peak_bytes())
+        elif order == "device":
+            connection.send(device_bytes())
         elif order == "last":
             connection.send(outputs)
         else:

@@ -116,6 +116,7 @@ def _time(bundle: Bundle, candidates: Sequence[_Candidate], batch: int, inputs: 
                 warm_up=runs + 1,
                 stable=stable,
                 peak_bytes=candidate.worker.peak_bytes(),
+                device_bytes=candidate.worker.device_bytes(),
                 relative_l2=relative_l2 if math.isfinite(relative_l2) else None,
                 samples=tuple(own),
             )

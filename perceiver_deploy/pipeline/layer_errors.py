@@ -7,7 +7,6 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import requires
 from perceiver_deploy.evaluate.benchmark_report import LayerErrors
 from perceiver_deploy.evaluate.samples import Sample
-from perceiver_deploy.pipeline.bisect import bisect
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import runtimes_here
 
@@ -20,6 +19,7 @@ def layer_errors(bundle: Bundle, inputs: Arrays) -> list[LayerErrors]:
     """
     with requires("export", "Comparing layers"):
         from perceiver_deploy.export.origin import layer_of
+        from perceiver_deploy.pipeline.bisect import bisect
     found = []
     for name, variant in bundle.manifest.variants.items():
         runtimes = runtimes_here(bundle, name)
