@@ -37,7 +37,7 @@ def engine_cell(row: dict[str, Any] | None) -> str:
 
 def embed(document: dict[str, Any]) -> str:
     """What embedding costs in C++ and in Python."""
-    start, speed, overhead = document["start"], document["two_threads"], document["overhead"]
+    start, speed = document["start"], document["two_threads"]
     wheel = document["wheel"]
     sides = ("cpp", "python")
     rows = [
@@ -51,11 +51,14 @@ def embed(document: dict[str, Any]) -> str:
             "two threads share a session",
             *(f"{speed[side]['runs_per_second']:,.0f} runs/s" for side in sides),
         ],
-        [
-            "added to a call of bare onnxruntime",
-            f"{overhead['per_call_us']:.1f} us of {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
-            "",
-        ],
+        *(
+            [
+                f"added to a call of bare onnxruntime, `{name}`",
+                f"{overhead['per_call_us']:.1f} us to {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
+                "",
+            ]
+            for name, overhead in document["overhead"].items()
+        ),
         [
             "size",
             f"library, stripped: {document['stripped_library_bytes'] / 1e6:.2f} MB",

@@ -4,6 +4,16 @@ namespace pd = perceiver_deploy;
 using testing_bundle::one_thread;
 using testing_bundle::pixels;
 
+namespace {
+
+// Without a bundle no test begins: threads of theirs would end the program before it can say why.
+class BundleIsGiven : public testing::Environment {
+  void SetUp() override { testing_bundle::path(); }
+};
+const auto *const kBundleIsGiven = testing::AddGlobalTestEnvironment(new BundleIsGiven);
+
+}  // namespace
+
 TEST(Session, says_what_it_takes_gives_and_runs_on) {
   const pd::Session session(testing_bundle::path());
   EXPECT_EQ(pd_abi_version(), PD_ABI_VERSION);

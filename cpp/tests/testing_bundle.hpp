@@ -11,7 +11,9 @@ namespace testing_bundle {
 
 inline std::string path() {
   const char *given = std::getenv("PERCEIVER_DEPLOY_TEST_BUNDLE");
-  if (given == nullptr) throw std::runtime_error("PERCEIVER_DEPLOY_TEST_BUNDLE is not set; make test-cpp sets it");
+  if (given == nullptr || *given == 0) {
+    throw std::runtime_error("PERCEIVER_DEPLOY_TEST_BUNDLE is not set; give it a bundle of image classification");
+  }
   return given;
 }
 

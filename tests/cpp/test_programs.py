@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -32,6 +33,15 @@ def test_the_librarys_own_tests_pass(program: str, preset: str, run: Run, shared
     result = run(built(preset, f"tests/{program}"), **variables)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
     assert "[  PASSED  ]" in result.stdout
+
+
+def test_ctest_needs_no_python_and_says_that_what_needs_a_bundle_was_skipped(run: Run) -> None:
+    built("release", "tests/unit_tests")
+    without = {"PERCEIVER_DEPLOY_TEST_BUNDLE": ""}
+    result = run("ctest", "--test-dir", BUILD / "release", **without)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert re.search(r"unit_tests \.+ +Passed", result.stdout)
+    assert re.search(r"api_tests \.+\*+Skipped", result.stdout)
 
 
 def test_only_the_abi_is_exported_and_the_stripped_library_is_small(run: Run, tmp_path: Path) -> None:
