@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import requires
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,13 +44,12 @@ def onnxruntime_times(file: Path, inputs: Arrays, threads: int | None) -> Times:
     """Seconds of each kernel of onnxruntime's CPU provider, by the name of the node, which fusions add to."""
     with requires("cpu", "Timing in onnxruntime"):
         import onnxruntime
+
+        from perceiver_deploy.runtimes.onnxruntime import session_options
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options(RuntimeSettings(threads=threads))
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        if threads is not None:
-            options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         runs = len(repeated(lambda: session.run(None, inputs)))
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -64,14 +64,9 @@ def openvino_times(file: Path, inputs: Arrays, threads: int | None) -> Times:
     """Seconds of each layer that OpenVINO's CPU plugin executes, by the name of the node that it stands for."""
     with requires("cpu", "Timing in openvino"):
         import openvino
-    options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "CPU_RUNTIME_CACHE_CAPACITY": 1,
-        "PERF_COUNT": True,
-    }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
+
+        from perceiver_deploy.runtimes.openvino import compile_options
+    options = {**compile_options(RuntimeSettings(threads=threads)), "PERF_COUNT": True}
     request = openvino.Core().compile_model(str(file), "CPU", options).create_infer_request()
     totals: dict[str, float] = defaultdict(float)
 

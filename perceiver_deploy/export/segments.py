@@ -11,9 +11,12 @@ import onnx_ir as ir
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import requires
+from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 with requires("cpu", "Calibrating"):
     import onnxruntime
+
+    from perceiver_deploy.runtimes.onnxruntime import session_options
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,7 @@ class _Run:
 
 def _options() -> onnxruntime.SessionOptions:
     """Parts share the machine and its memory: none holds on to either between its runs."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False
+    options = session_options(RuntimeSettings(memory_arena=False))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

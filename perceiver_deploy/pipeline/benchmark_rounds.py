@@ -42,7 +42,7 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
     rankings = []
     with contextlib.ExitStack() as stack:
         candidates = []
-        for name in _names(bundle):
+        for name in candidate_names(bundle):
             log.info("Starting %s", name)
             candidates.append(_Candidate(stack.enter_context(Worker(name, settings.threads))))
         cases = list(_cases(bundle, data, settings))
@@ -56,7 +56,8 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
     return [_measurement(bundle, candidate) for candidate in candidates], rankings
 
 
-def _names(bundle: Bundle) -> list[CandidateName]:
+def candidate_names(bundle: Bundle) -> list[CandidateName]:
+    """Eager, and every variant in every runtime that can run it here."""
     names = [CandidateName(bundle.path, "torch", "fp32")]
     for variant in bundle.manifest.variants:
         names += [CandidateName(bundle.path, runtime, variant) for runtime in runtimes_here(bundle, variant)]

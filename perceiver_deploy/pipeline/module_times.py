@@ -14,8 +14,8 @@ from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.node_times import Times, eager_times, onnxruntime_times, openvino_times, repeated
 from perceiver_deploy.evaluate.workers import CandidateName
 from perceiver_deploy.manifest import opt_sizes
+from perceiver_deploy.pipeline.benchmark_rounds import candidate_names
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.loading import runtimes_here
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _PROFILERS = {"onnxruntime": onnxruntime_times, "openvino": openvino_times}
@@ -35,15 +35,10 @@ def time_modules(bundle: Bundle, threads: int | None = None) -> LayerTimes:
         raise UsageError(f"{bundle.path} has no graph of the whole model to time. Export the checkpoint with --split.")
     sizes = opt_sizes(manifest.axes)
     inputs = make_inputs(manifest.signature, Case("timing", sizes), manifest.preprocessing)
-    names = [CandidateName(bundle.path, "torch", "fp32")]
-    for variant in variants:
-        names += [
-            CandidateName(bundle.path, runtime, variant)
-            for runtime in runtimes_here(bundle, variant)
-            if runtime in _PROFILERS
-        ]
     found = []
-    for name in names:
+    for name in candidate_names(bundle):
+        if name.runtime != "torch" and (name.runtime not in _PROFILERS or name.variant not in variants):
+            continue
         log.info("Timing the layers of %s", name)
         with name.open(threads) as session:
             whole = statistics.median(repeated(partial(session.run, inputs)))

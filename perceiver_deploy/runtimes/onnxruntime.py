@@ -17,6 +17,16 @@ with requires("cpu", "Running with onnxruntime"):
     import onnxruntime
 
 
+def session_options(settings: RuntimeSettings) -> onnxruntime.SessionOptions:
+    """What the CPU provider is told."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena = settings.memory_arena
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
+    return options
+
+
 class OnnxRuntimeSession(Session):
     """A graph in ONNX Runtime's CPU provider."""
 
@@ -28,11 +38,7 @@ class OnnxRuntimeSession(Session):
     ) -> None:
         super().__init__(stage, axes, settings)
         settings.require_taken_by(self.runtime)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.enable_cpu_mem_arena = settings.memory_arena
-        if settings.threads is not None:
-            options.intra_op_num_threads = settings.threads
+        options = session_options(settings)
         try:
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a class of its own for every status code

@@ -23,13 +23,25 @@ with requires("cpu", "Running with openvino"):
 _CAPABILITIES: dict[Hint, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
-class OpenVinoSession(Session):
-    """A graph in OpenVINO's CPU plugin.
+def compile_options(settings: RuntimeSettings) -> dict[str, Any]:
+    """What the CPU plugin is told.
 
     The precision hint is given in any case: left alone, the plugin computes in bf16 on CPUs that have it. The cache of
     kernels that were made for other sizes holds one: with more, an attention that once ran over a single token gives
     wrong numbers at every later size (seen in 2026.4); with none, OpenVINO does not fuse attentions over many tokens.
     """
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": settings.hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        "CPU_RUNTIME_CACHE_CAPACITY": 1,
+    }
+    if settings.threads is not None:
+        options["INFERENCE_NUM_THREADS"] = settings.threads
+    return options
+
+
+class OpenVinoSession(Session):
+    """A graph in OpenVINO's CPU plugin."""
 
     runtime = "openvino"
     device = "cpu"
@@ -50,13 +62,7 @@ class OpenVinoSession(Session):
                 f"hint is {settings.hint!r}, which this processor does not compute in; OpenVINO would take float32. "
                 f"Expected {', '.join(native_hints())}."
             )
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": settings.hint,
-            "PERFORMANCE_HINT": "LATENCY",
-            "CPU_RUNTIME_CACHE_CAPACITY": 1,
-        }
-        if settings.threads is not None:
-            options["INFERENCE_NUM_THREADS"] = settings.threads
+        options = compile_options(settings)
         try:
             if digest is not None and settings.keep_compiled:
                 self._model = compile_or_reuse(file, digest, options)
