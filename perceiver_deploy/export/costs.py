@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from perceiver_deploy.export.flops import QUANTIZATION, count_flops, shape_at
+from perceiver_deploy.export.flops import QUANTIZATION, count_flops, repeated_nodes, shape_at
 from perceiver_deploy.export.origin import layer_of, module_of
 from perceiver_deploy.manifest import Axis, opt_sizes
 
@@ -44,12 +44,12 @@ def cost_by_module(model: ir.Model, axes: Mapping[str, Axis]) -> list[ModuleCost
     for module, count in count_flops(model, sizes).items():
         flops[layer_of(module)] += count
     seen = set[ir.Value]()
-    for node in model.graph.all_nodes():
+    for node, times in repeated_nodes(model.graph, sizes):
         part = layer_of(reading_module(node))
         stored = {value for value in node.inputs if value is not None and value.is_initializer()} - seen
         seen |= stored
         weights[part] += sum(value.const_value.nbytes for value in stored if value.const_value is not None)
-        moved[part] = moved.get(part, 0) + _moved_bytes(node, sizes)
+        moved[part] = moved.get(part, 0) + times * _moved_bytes(node, sizes)
     return [ModuleCost(part, flops[part], weights[part], count) for part, count in moved.items()]
 
 

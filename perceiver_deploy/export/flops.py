@@ -6,7 +6,7 @@ import ast
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import onnx_ir as ir
 
@@ -63,12 +63,33 @@ def flops_by_node(model: ir.Model, sizes: Mapping[str, int]) -> dict[ir.Node, in
         ExportError: as `shape_at`.
     """
     flops = {}
-    for node in model.graph.all_nodes():
+    for node, times in repeated_nodes(model.graph, sizes):
         if node.op_type in ("MatMul", "Gemm", "Conv"):
-            flops[node] = 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
+            flops[node] = times * 2 * math.prod(shape_at(node.outputs[0], sizes)) * _summed(node, sizes)
         elif node.op_type in ATTENTION_OPERATORS:
-            flops[node] = _attention_flops(node, sizes)
+            flops[node] = times * _attention_flops(node, sizes)
     return flops
+
+
+def repeated_nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) -> Iterator[tuple[ir.Node, int]]:
+    """Every node, and how often a run of the graph runs it: those of a Loop once a turn.
+
+    Raises:
+        ExportError: as `shape_at`.
+    """
+    for node in graph:
+        yield node, times
+        if node.op_type == "Loop":
+            yield from repeated_nodes(node.attributes["body"].as_graph(), sizes, times * turns(node, sizes))
+
+
+def turns(loop: ir.Node, sizes: Mapping[str, int]) -> int:
+    """How many turns a Loop takes that runs once for each row of a value, as `grid_rewrites` writes it."""
+    squeeze = loop.inputs[0].producer() if loop.inputs[0] is not None else None
+    shape = squeeze.inputs[0].producer() if squeeze is not None and squeeze.inputs[0] is not None else None
+    if shape is None or shape.op_type != "Shape" or shape.inputs[0] is None:
+        raise ExportError(f"How many turns {loop.name} (Loop) takes is not known. Export the graph again.")
+    return shape_at(shape.inputs[0], sizes)[shape.attributes.get_int("start", 0)]
 
 
 def _attention_flops(node: ir.Node, sizes: Mapping[str, int]) -> int:

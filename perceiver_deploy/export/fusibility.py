@@ -16,14 +16,16 @@ import onnx_ir as ir
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.attention_match import Attention, find_attentions
-from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at
-from perceiver_deploy.export.options import FUSED, GraphOptions
+from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at, turns
+from perceiver_deploy.export.options import BY_ROW, FUSED, GraphOptions
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.passes.fused_attention import ATTENTION_OPSET
 from perceiver_deploy.export.passes.padded_heads import HEAD_MOST, HEAD_MULTIPLE
 from perceiver_deploy.manifest import Axis, RuntimeName, opt_sizes
 
 PLAIN = "plain operators"
+LOOP = "a Loop over rows"
+ADDED = "plain operators, rows and columns apart"
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
@@ -72,6 +74,16 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
             "precision and at head sizes that it has a kernel for, while the export is in float32. "
             "Give --for onnxruntime or --for openvino, or leave --attention out."
         )
+    if options.attention in BY_ROW and (gpus := [each for each in runtimes if each not in ("onnxruntime", "openvino")]):
+        raise UsageError(
+            f"--attention {options.attention} writes loops over rows, for processors: {', '.join(gpus)} would run "
+            "hundreds of small steps one after the other. Give --for onnxruntime or --for openvino, or leave "
+            "--attention out."
+        )
+    if options.attention in BY_ROW and not options.reassociate:
+        raise UsageError(
+            f"--attention {options.attention} builds on reassociated products. Leave --no-reassociate out."
+        )
 
 
 def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[AttentionInfo]:
@@ -83,11 +95,15 @@ def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[Attention
     sizes = opt_sizes(axes) | {"batch": 1}
     plain = {attention.softmax: attention for attention in find_attentions(model)}
     found = []
-    for node in model.graph.all_nodes():
+    for node in model.graph:
         if node in plain:
             found.append(_plain(plain[node], sizes))
         elif node.op_type in ATTENTION_OPERATORS:
             found.append(_operator(node, sizes))
+        elif node.op_type == "Loop":
+            found.append(_loop(node, sizes))
+        elif node.op_type == "Softmax":
+            found.append(_rows_added(node, sizes))
     return [replace(info, count=found.count(info)) for at, info in enumerate(found) if found.index(info) == at]
 
 
@@ -97,6 +113,33 @@ def _plain(attention: Attention, sizes: Mapping[str, int]) -> AttentionInfo:
     _, heads, queries, keys = shape_at(attention.scores.outputs[0], sizes)
     size, v_size = shape_at(query, sizes)[-1], shape_at(result, sizes)[-1]
     return _info(attention.module, PLAIN, heads, (size, v_size), (queries, keys), attention.mask is not None, result)
+
+
+def _loop(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
+    """A Loop over the rows of a grid that has the keys, where it carries sums, or the queries."""
+    scores, weighted = (each for each in node.attributes["body"].as_graph() if each.op_type == "MatMul")
+    (queries, keys), rows = shape_at(scores.outputs[0], sizes)[-2:], turns(node, sizes)
+    tokens = (queries, keys * rows) if len(node.inputs) > 2 else (queries * rows, keys)
+    head_sizes = (_summed_channels(scores, sizes), shape_at(weighted.outputs[0], sizes)[-1])
+    return _info(module_of(node), LOOP, 1, head_sizes, tokens, mask=False, typed=weighted.outputs[0])
+
+
+def _rows_added(softmax: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
+    """An attention [batch, height, width, keys] with the scores of rows and columns added."""
+    (user,) = softmax.outputs[0].uses()
+    node: ir.Node | None = softmax
+    while node is not None and node.op_type != "MatMul":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    assert node is not None
+    _, height, width, keys = shape_at(softmax.outputs[0], sizes)
+    result = user.node.outputs[0]
+    head_sizes = (_summed_channels(node, sizes), shape_at(result, sizes)[-1])
+    return _info(module_of(softmax), ADDED, 1, head_sizes, (height * width, keys), mask=False, typed=result)
+
+
+def _summed_channels(product: ir.Node, sizes: Mapping[str, int]) -> int:
+    assert product.inputs[0] is not None
+    return shape_at(product.inputs[0], sizes)[-1]
 
 
 def _operator(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
@@ -131,8 +174,10 @@ def _info(
 
 
 def _onnxruntime(form: str, *, mask: bool) -> str:
-    if form == "MultiHeadAttention" and not mask:
+    if form == LOOP or (form == "MultiHeadAttention" and not mask):
         return FUSED
+    if form == ADDED:
+        return "it computes all scores; export with --attention all-rows"
     if mask:
         return "with a mask it computes all scores"
     return "it computes all scores; export with --attention onnxruntime" if form == PLAIN else "it computes all scores"
@@ -142,6 +187,8 @@ def _tensorrt(form: str, head_sizes: tuple[int, int], dtype: ir.DataType | None)
     """Rules for TensorRT and TensorRT-RTX; the operator of onnxruntime is refused by both."""
     if form == "MultiHeadAttention":
         return "an operator of onnxruntime"
+    if form in (LOOP, ADDED):
+        return "written for processors"
     size, v_size = head_sizes
     reasons = []
     if size != v_size:

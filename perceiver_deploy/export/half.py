@@ -76,7 +76,10 @@ def _require_convertible(model: ir.Model) -> None:
     subgraphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     for node in model.graph:
         if any(attribute.type in subgraphs for attribute in node.attributes.values()):
-            raise ExportError(f"{node.name} ({node.op_type}) is control flow, whose precision cannot be changed.")
+            raise ExportError(
+                f"{node.name} ({node.op_type}) is control flow, whose precision cannot be changed. "
+                "Export the checkpoint again without --attention rows or all-rows, which are for fp32 and int8."
+            )
         for value in node.outputs:
             if value.dtype is None and value.uses():
                 raise ExportError(f"The type of {value.name} is unknown. Export the graph again, or infer its shapes.")

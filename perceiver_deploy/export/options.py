@@ -17,8 +17,11 @@ AXES = "perceiver_deploy.axes"
 FUSED = "fused"
 """What is said of an attention that an engine computes as one kernel; anything else is why not."""
 
-AttentionForm = Literal["portable", "onnxruntime", "opset23"]
-"""How an attention is written: in plain operators, as onnxruntime's own operator, or as `Attention` of opset 23."""
+AttentionForm = Literal["portable", "onnxruntime", "opset23", "rows", "all-rows"]
+"""How an attention is written: in plain operators, as onnxruntime's own operator, as `Attention` of opset 23, or where
+it is over a large grid with the features of rows and columns apart: as a Loop over rows where the grid has the keys
+(`rows`), and where it has the queries too (`all-rows`)."""
+BY_ROW: tuple[AttentionForm, ...] = ("rows", "all-rows")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.attention_match import find_attentions
 from perceiver_deploy.export.origin import module_of
 
 GEMMS = ("MatMul", "Gemm")
@@ -19,6 +18,7 @@ cross-attentions, and has an SQNR of 20.7 dB with them in INT8 and of 41.7 dB wi
 40.0 dB; the shipped models' attentions among latents lose at most 4 %, and would gain 1 to 2 dB."""
 NOTHING_LOST: Mapping[str, float] = MappingProxyType({})
 _KEPT = "kept in float32 on request"
+_LOOP = "a Loop, whose products stay float32"
 _LEFT = {
     "resize": "resizes raw pixels by whole numbers that float32 holds exactly",
     "outputs": "the head of a modality, whose results may be smaller than the rounding of what all modalities share",
@@ -45,16 +45,19 @@ def left_in_float32(model: ir.Model, keep: Collection[str], lost: Mapping[str, f
         )
     modules = {str(node.name): module_of(node).partition(".")[0] for node in gemms(model)}
     left = {name: _LEFT[module] for name, module in modules.items() if module in _LEFT}
+    left |= {str(node.name): _LOOP for node in model.graph if node.op_type == "Loop"}
     return left | _losing(model, lost) | dict.fromkeys(keep, _KEPT)
 
 
 def _losing(model: ir.Model, shares: Mapping[str, float]) -> dict[str, str]:
     """What weights values by probabilities of which INT8 loses too much."""
     left = {}
-    for attention in find_attentions(model):
-        probabilities = attention.weighted.inputs[0]
-        assert probabilities is not None
+    for node in gemms(model):
+        probabilities = node.inputs[0]
+        softmax = None if probabilities is None else probabilities.producer()
+        if probabilities is None or softmax is None or softmax.op_type != "Softmax":
+            continue
         share = shares.get(str(probabilities.name), 0.0)
         if share > MOST_LOST:
-            left[str(attention.weighted.name)] = f"INT8 loses {share:.0%} of what its queries attend to"
+            left[str(node.name)] = f"INT8 loses {share:.0%} of what its queries attend to"
     return left

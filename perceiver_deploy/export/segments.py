@@ -31,7 +31,7 @@ class Segments:
     """Runs a graph part by part: every node once for each batch, and what is looked at is given back part by part.
 
     Args:
-        model: a graph without subgraphs; its external data lie in `folder`.
+        model: a graph; its external data lie in `folder`. Tensors of subgraphs cannot be looked at.
         sizes: bytes of each tensor to look at, by its name: a graph input or the result of a node.
         most: what the tensors looked at in one part may take together, unless one alone takes more.
         folder: where the parts are written.
@@ -68,7 +68,7 @@ class _Run:
     def __init__(self, model: ir.Model, part: _Part, kept: list[str], folder: Path, index: int) -> None:
         self.shown, self.kept = part.shown, kept
         inside = set(_results(part))
-        read = dict.fromkeys(value for node in part.nodes for value in node.inputs if value is not None)
+        read = dict.fromkeys(value for node in part.nodes for value in _read(node))
         inputs = [value for value in read if value.name not in inside and not value.is_initializer()]
         self._inputs = [str(value.name) for value in inputs]
         self._outputs = list(dict.fromkeys([*part.shown, *kept]))
@@ -110,7 +110,7 @@ def _needed(model: ir.Model, wanted: Mapping[str, int]) -> list[ir.Node]:
     for node in reversed(model.graph):
         if node in needed or any(value.name in wanted for value in node.outputs):
             needed.add(node)
-            needed.update(producer for value in node.inputs if value is not None and (producer := value.producer()))
+            needed.update(producer for value in _read(node) if (producer := value.producer()))
     return [node for node in model.graph if node in needed]
 
 
@@ -120,10 +120,15 @@ def _results(part: _Part) -> list[str]:
 
 def _last_uses(parts: Sequence[_Part]) -> dict[str, int]:
     """The last part that reads each value."""
-    return {
-        str(value.name): index
-        for index, part in enumerate(parts)
-        for node in part.nodes
-        for value in node.inputs
-        if value is not None
-    }
+    return {str(value.name): index for index, part in enumerate(parts) for node in part.nodes for value in _read(node)}
+
+
+def _read(node: ir.Node) -> list[ir.Value]:
+    """What a node reads of the graph it is in: its inputs, and what its subgraphs read from outside."""
+    read = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            own = {*body.inputs, *(value for inner in body for value in inner.outputs)}
+            read += [value for inner in body for value in _read(inner) if value not in own]
+    return read

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,26 +20,66 @@ class Tape:
     """
 
     def __init__(self, before: ir.Node, module: str) -> None:
-        assert before.graph is not None
-        self._before, self._module, self._graph = before, module, before.graph
-        dtype = before.outputs[0].dtype
+        graph, dtype = before.graph, before.outputs[0].dtype
+        assert graph is not None
         assert dtype is not None
-        self._dtype = dtype
+        self.dtype = dtype
+        self.prefix = module
+        self._module, self._graph, self._inner = module, graph, False
+        self._write: Callable[[ir.Node], None] = lambda node: graph.insert_before(before, node)
+
+    def inside(self, body: ir.Graph, prefix: str) -> Tape:
+        """A tape that writes at the end of a subgraph, where values are called `PREFIX...`; weights stay outside."""
+        tape = copy.copy(self)
+        tape._write, tape.prefix, tape._inner = body.append, prefix, True
+        return tape
+
+    def argument(self, name: str, shape: Shape, dtype: ir.DataType | None = None) -> ir.Value:
+        """An input of a subgraph."""
+        return ir.Value(name=f"{self.prefix}.{name}", shape=ir.Shape(shape), type=ir.TensorType(dtype or self.dtype))
 
     def op(
-        self, op_type: str, inputs: Sequence[ir.Value], shape: Shape, module: str = "", **attributes: object
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        shape: Shape,
+        module: str = "",
+        *,
+        dtype: ir.DataType | None = None,
+        **attributes: object,
     ) -> ir.Value:
-        """Write a node of one result of this shape; `module` is the name below the tape's module."""
-        node = ir.node(op_type, inputs, attributes)  # type: ignore[arg-type]
+        """Write a node of one result of this shape; `module` is the name below the tape's module.
+
+        The result is of the tape's type unless `dtype` is given.
+        """
+        (result,) = self.ops(op_type, inputs, [shape], module, dtype=dtype, **attributes)
+        return result
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        shapes: Sequence[Shape],
+        module: str = "",
+        *,
+        dtype: ir.DataType | None = None,
+        **attributes: object,
+    ) -> Sequence[ir.Value]:
+        """Write a node of several results of these shapes."""
+        node = ir.node(op_type, inputs, attributes, num_outputs=len(shapes))  # type: ignore[arg-type]
         node.metadata_props[SCOPES] = repr([f"{self._module}.{module}".rstrip("."), op_type])
-        node.outputs[0].shape = ir.Shape(shape)
-        node.outputs[0].type = ir.TensorType(self._dtype)
-        self._graph.insert_before(self._before, node)
-        return node.outputs[0]
+        for result, shape in zip(node.outputs, shapes, strict=True):
+            result.shape = ir.Shape(shape)
+            result.type = ir.TensorType(dtype or self.dtype)
+        self._write(node)
+        if self._inner:
+            for result in node.outputs:
+                result.name = f"{self.prefix}.{result.name}"
+        return node.outputs
 
     def weight(self, name: str, array: np.ndarray) -> ir.Value:
         """An initialiser `MODULE.NAME`; one that is there with the same content is used again."""
-        return store(self._graph, f"{self._module}.{name}", array.astype(self._dtype.numpy()))
+        return store(self._graph, f"{self._module}.{name}", array.astype(self.dtype.numpy()))
 
     def integers(self, numbers: Sequence[int]) -> ir.Value:
         """An initialiser of int64, such as a shape or a list of axes."""
@@ -89,8 +130,25 @@ class Tape:
         assert tokens.shape is not None
         batch, count, channels = tokens.shape
         assert isinstance(channels, int)
-        one = store(self._graph, f"one.{self._dtype.name.lower()}", np.array(1, self._dtype.numpy()))
-        return self.op("Pad", [tokens, self.integers([0, 0, 0, 0, 0, 1]), one], [batch, count, channels + 1])
+        return self.op("Pad", [tokens, self.integers([0, 0, 0, 0, 0, 1]), self.number(1)], [batch, count, channels + 1])
+
+    def number(self, number: float) -> ir.Value:
+        """An initialiser of one number of the tape's type."""
+        return store(self._graph, f"{self.dtype.name.lower()}.{number:g}", np.array(number, self.dtype.numpy()))
+
+    def true(self) -> ir.Value:
+        """An initialiser that is true, such as the condition of a Loop."""
+        return store(self._graph, "true", np.array(True))
+
+    def sizes(self, *parts: int | tuple[ir.Value, int]) -> ir.Value:
+        """A shape as int64: of numbers, and of sizes of values along an axis."""
+        known = [
+            self.integers([part])
+            if isinstance(part, int)
+            else self.op("Shape", [part[0]], [1], dtype=ir.DataType.INT64, start=part[1], end=part[1] + 1)
+            for part in parts
+        ]
+        return known[0] if len(known) == 1 else self.op("Concat", known, [len(parts)], dtype=ir.DataType.INT64, axis=0)
 
 
 def store(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,8 @@ from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
 from perceiver_deploy.export.fusibility import require_suited
-from perceiver_deploy.export.options import GraphOptions
+from perceiver_deploy.export.options import BY_ROW, GraphOptions
+from perceiver_deploy.export.passes.by_row import KEYS, LEAST_SCORES, QUERIES
 from perceiver_deploy.manifest import Manifest, RuntimeName, Signature, StageName, Variant
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
@@ -121,6 +122,7 @@ def export_model(
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(traced):
             result.graphs = {stage.name: write_stage(stage, staging, _VARIANT, options) for stage in stages}
+        _require_rows(options, result.graphs)
         if validate:
             _pass_gate(traced, signature, stages, config, result, staging, gate_seconds)
         if config is not None:
@@ -129,6 +131,17 @@ def export_model(
                 save_weights(model, staging.root)
         staging.finish(_manifest(signature, stages, config, result, source, options, runtimes))
     return result
+
+
+def _require_rows(options: GraphOptions, graphs: Mapping[StageName, ExportedGraph]) -> None:
+    """Refuse a form that no attention took."""
+    if options.attention in BY_ROW and not any(
+        graph.rewrites[KEYS] + graph.rewrites[QUERIES] for graph in graphs.values()
+    ):
+        raise ExportError(
+            f"No attention of this model is over a grid of rows and columns with {LEAST_SCORES:,} scores or more "
+            f"at the axes' opt sizes, which --attention {options.attention} is for. Leave --attention out."
+        )
 
 
 def _pass_gate(

@@ -2,13 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from perceiver_deploy import export_model, load
+from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.cli.main import main
+from perceiver_deploy.errors import ExportError
+from perceiver_deploy.evaluate.parity import BOUNDS
 from perceiver_deploy.export.options import GraphOptions
-from tests.factories import relative_l2, small_model, text_inputs
+from perceiver_deploy.export.passes import by_row
+from tests.factories import perturbed_model, relative_l2, small_model, text_inputs
+from tests.task_factories import TASK_CONFIGS
+from tests.unit.export.test_algebra import one_head
 
 REORDERED = 3e-6  # the same float32 products and sums in another order, through four layers
 
@@ -55,5 +61,54 @@ def test_opset_23_attention_gives_the_same_numbers_in_both_cpu_runtimes(shared_b
 def test_a_form_that_a_runtime_or_opset_lacks_is_refused_before_any_work(options, message, tmp_path):
     result = invoke("export", "breast-cancer", "-o", tmp_path / "bundle", *options)
     assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.fixture(scope="module")
+def by_row_bundle(tmp_path_factory):
+    """A small optical flow model whose grid counts as large, behind the gate, in fp32 and int8."""
+    path = tmp_path_factory.mktemp("rows") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_row, "LEAST_SCORES", 0)
+        model, options = perturbed_model(one_head(TASK_CONFIGS["optical_flow"])), GraphOptions(attention="rows")
+        assert export_model(model, path, options=options, runtimes=("onnxruntime", "openvino")).verdicts
+    patches = np.random.default_rng(0).standard_normal((32, 2, 27, 9, 12), np.float32)
+    np.savez(path.parent / "patches.npz", patches=patches)
+    return path, convert_bundle(path, precision="int8", calibration=str(path.parent / "patches.npz"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_model_that_attends_by_row_gives_eagers_numbers_in_both_precisions(by_row_bundle, runtime):
+    path, _ = by_row_bundle
+    patches = np.random.default_rng(1).standard_normal((2, 2, 27, 11, 7), np.float32)
+    with load(path, runtime="torch", variant="fp32") as session:
+        expected = session.run({"patches": patches})["flow"]
+    for variant, bound in (("fp32", REORDERED), ("int8", BOUNDS["int8"])):
+        with load(path, runtime=runtime, variant=variant) as session:
+            assert relative_l2(session.run({"patches": patches})["flow"], expected) < bound
+
+
+def test_the_int8_report_says_that_a_loop_stays_float32_and_fp16_is_refused(by_row_bundle):
+    path, converted = by_row_bundle
+    report = converted.reports["full"]
+    assert report.left == {"encoder.cross_attention/Loop": "a Loop, whose products stay float32"}
+    assert report.quantized == report.weight_gemms
+    assert 0.5 < report.flops_share < 1
+    with pytest.raises(ExportError, match="without --attention rows"):
+        convert_bundle(path, precision="fp16", calibration=str(path.parent / "patches.npz"))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "options", "message"),
+    [
+        ("digits", ("--for", "openvino"), "No attention of this model is over a grid"),
+        ("flow", (), "for processors: tensorrt-rtx would run"),
+        ("flow", ("--for", "openvino", "--no-reassociate"), "Leave --no-reassociate out"),
+    ],
+)
+def test_rows_where_nothing_is_to_be_won_are_refused(checkpoint, options, message, tmp_path):
+    result = invoke("export", checkpoint, "-o", tmp_path / "bundle", "--attention", "rows", *options)
+    assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "bundle").exists()

@@ -8,9 +8,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import optimizer
 
-from perceiver_deploy.export.options import GraphOptions
+from perceiver_deploy.export.options import BY_ROW, GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.batch_sharing import share_over_batch
+from perceiver_deploy.export.passes.by_row import attend_by_row
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.no_ops import remove_no_ops
@@ -44,6 +45,9 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
         rewrites["attentions for onnxruntime"] = fuse_for_onnxruntime(model)
     elif options.attention == "opset23":
         rewrites["attentions of opset 23"] = fuse_for_opset23(model)
+    elif options.attention in BY_ROW:
+        in_loop = options.attention == "all-rows"
+        rewrites |= attend_by_row(model, opt_sizes(signature.axes), loop_over_queries=in_loop)
     name_nodes(model)
     strip_metadata(model)
     return rewrites

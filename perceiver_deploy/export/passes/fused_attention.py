@@ -126,25 +126,13 @@ def _for_every_sample(tape: Tape, query: ir.Value, key: ir.Value) -> ir.Value:
     batch, (own, *rest) = _shape(key)[0], _shape(query)
     if own == batch:
         return query
-    target = _integers(tape, "Concat", [_size(tape, key, 0), tape.integers([1, 1])], 3, axis=0)
-    return tape.op("Expand", [query, target], [batch, *rest])
+    return tape.op("Expand", [query, tape.sizes((key, 0), 1, 1)], [batch, *rest])
 
 
 def _for_every_query(tape: Tape, mask: ir.Value, query: ir.Value) -> ir.Value:
     """A mask [batch, 1, 1, tokens], repeated over the queries."""
     batch, _, _, tokens = _shape(mask)
-    target = _integers(tape, "Concat", [tape.integers([1, 1]), _size(tape, query, 1), tape.integers([1])], 4, axis=0)
-    return tape.op("Expand", [mask, target], [batch, 1, _shape(query)[1], tokens])
-
-
-def _size(tape: Tape, value: ir.Value, axis: int) -> ir.Value:
-    return _integers(tape, "Shape", [value], 1, start=axis, end=axis + 1)
-
-
-def _integers(tape: Tape, operator: str, inputs: list[ir.Value], count: int, **attributes: Any) -> ir.Value:
-    result = tape.op(operator, inputs, [count], **attributes)
-    result.type = ir.TensorType(ir.DataType.INT64)
-    return result
+    return tape.op("Expand", [mask, tape.sizes(1, 1, (query, 1), 1)], [batch, 1, _shape(query)[1], tokens])
 
 
 def _shape(value: ir.Value) -> ir.Shape:

@@ -1,0 +1,77 @@
+"""Attend over a large grid row by row, with the position features of rows and columns apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from perceiver_deploy.export.attention_match import Attention, Projection, constant_array, find_attentions
+from perceiver_deploy.export.flops import shape_at
+from perceiver_deploy.export.grid_keys import attend_over_keys
+from perceiver_deploy.export.grid_norm import NormedGrid, Positions
+from perceiver_deploy.export.grid_queries import attend_from_queries
+
+LEAST_SCORES = 1 << 24
+"""Scores of an attention, 64 MiB in float32, from which on they do not stay in a processor's caches."""
+KEYS, QUERIES = "keys by row", "queries by row"
+
+
+def attend_by_row(model: ir.Model, sizes: Mapping[str, int], *, loop_over_queries: bool) -> dict[str, int]:
+    """Rewrite attentions of at least `LEAST_SCORES` whose keys, or queries, are the normed tokens of a grid.
+
+    Where they are keys and values, no more than a row's scores are held at a time; where they are queries, only with
+    `loop_over_queries`, for an engine that does not fuse attentions.
+
+    Requires: the form of `grid_match`, products reassociated. Ensures: the same function. Returns how many attentions
+    were changed by what the tokens are.
+    """
+    counts = {KEYS: 0, QUERIES: 0}
+    written: dict[tuple[ir.Value, float], Positions] = {}
+    for attention in find_attentions(model):
+        if attention.mask is not None or math.prod(shape_at(attention.scores.outputs[0], sizes)[1:]) < LEAST_SCORES:
+            continue
+        if (normed := _keys(attention)) is not None:
+            attend_over_keys(attention, normed, _positions(normed, written))
+            counts[KEYS] += 1
+        elif (normed := _queries(attention)) is not None and (key := _key(attention)) is not None:
+            attend_from_queries(attention, normed, _positions(normed, written), key, in_loop=loop_over_queries)
+            counts[QUERIES] += 1
+    common.RemoveUnusedNodesPass()(model)
+    return counts
+
+
+def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], Positions]) -> Positions:
+    """Those of a grid, written once for all norms of it with the same epsilon."""
+    key = normed.grid.tokens, normed.norm.attributes.get_float("epsilon", 1e-5)
+    if key not in written:
+        written[key] = Positions.write(normed)
+    return written[key]
+
+
+def _keys(attention: Attention) -> NormedGrid | None:
+    """The grid whose normed tokens are an attention's keys and values, as they are."""
+    key, value = attention.key, attention.value
+    if key is None or value is None or key.weight or value.weight or key.source is not value.source:
+        return None
+    return NormedGrid.of(key.source)
+
+
+def _queries(attention: Attention) -> NormedGrid | None:
+    """The grid whose normed tokens, with a channel of 1 perhaps, are the queries of one head."""
+    query = attention.query
+    if query is None or query.weight or attention.heads != 1 or attention.scale != 1.0:
+        return None
+    node = query.source.producer()
+    if node is not None and node.op_type == "Pad":
+        pads, one = constant_array(node.inputs[1]), constant_array(node.inputs[2])
+        if pads is None or pads.tolist() != [0, 0, 0, 0, 0, 1] or one is None or one.item() != 1:
+            return None
+        return NormedGrid.of(node.inputs[0])
+    return NormedGrid.of(query.source)
+
+
+def _key(attention: Attention) -> Projection | None:
+    return attention.key if attention.key is not None and attention.key.bias is None else None
