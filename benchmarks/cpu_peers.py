@@ -1,11 +1,11 @@
 """How fast is INT8 on this CPU beside transformers' eager model and the other ways of quantising it?
 
 Full-size models are randomly initialised Hugging Face models of the published configurations. Ours are made by the
-verbs `export` and `convert`, with their defaults and with `--for cpu`; peers take transformers' model through
-torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO in bf16, NNCF's post-training INT8 in
-an environment of its own. All run in turn, batch 1, with our graph's matrix products alone in float32 and int8 (the
-limits). Shipped models run on a row of their own data beside our eager model, in turns of 11 runs of which the first
-does not count. Writes results/cpu_peers.json after each model.
+verbs `export`, of fourier and flow with `--attention rows`, and `convert`, with its defaults and with `--for cpu`;
+peers take transformers' model through torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO
+in bf16, NNCF's post-training INT8 in an environment of its own. All run in turn, batch 1, with our graph's matrix
+products alone in float32 and int8 (the limits). Shipped models run on a row of their own data beside our eager model,
+in turns of 11 runs of which the first does not count. Writes results/cpu_peers.json after each model.
 
     python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE] [--folder FOLDER [--prepare]]
 
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ class FullSizeModel:
             {EAGER: EagerSource(self._class_name, self._folder / "checkpoint")},
         )
         bundle, calibration = self._folder / "bundle", self._folder / "calibration.npz"
-        measured.sources |= make_ours(str(self._folder / "checkpoint"), bundle, str(calibration), self._threads)
+        measured.sources |= make_ours(
+            str(self._folder / "checkpoint"), bundle, str(calibration), self._threads, self._plan.export
+        )
         graph = bundle / Bundle.open(bundle).variant("fp32").files["full"]
         gemms = self._python("peers.graph_facts", str(graph), json.dumps(dict(self._sizes)))["gemms"]
         products = tuple(Gemm(**gemm) for gemm in gemms)
@@ -144,13 +147,15 @@ def make_shipped(plan: Shipped, folder: Path, threads: int) -> Measured:
     return Measured(Case({"batch": 1}, inputs, expected), {EAGER: eager, **ours})
 
 
-def make_ours(checkpoint: str, bundle: Path, calibration: str, threads: int) -> dict[str, Source]:
-    """A bundle by our verbs, and every variant of it in every CPU runtime, by name."""
+def make_ours(
+    checkpoint: str, bundle: Path, calibration: str, threads: int, export: Sequence[str] = ()
+) -> dict[str, Source]:
+    """A bundle by our verbs, `export` with these options, and every variant of it in every CPU runtime, by name."""
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     verb = [sys.executable, "-m", "perceiver_deploy.cli"]
     if not bundle.exists():
         log.info("making %s", bundle)
-        run([*verb, "export", checkpoint, "-o", str(bundle), "--no-validate"], threads, PYTHONPATH=path)
+        run([*verb, "export", checkpoint, "-o", str(bundle), "--no-validate", *export], threads, PYTHONPATH=path)
     convert = [*verb, "convert", str(bundle), "--precision", "int8", "--calibration", calibration]
     for variant, options in (("int8", []), ("int8-cpu", ["--for", "cpu"])):
         if variant not in Bundle.open(bundle).manifest.variants:
@@ -184,7 +189,7 @@ def measure(name: str, measured: Measured, threads: int) -> dict[str, Any]:
     plan = MODELS[name]
     sources = [*measured.sources.values(), *measured.limits.values()]
     fresh = isinstance(plan, FullSize) and plan.fresh
-    burst = plan.burst if isinstance(plan, Shipped) else 1
+    burst = plan.burst if isinstance(plan, Shipped) else 1 + fresh
     timings = time_beside(sources, measured.case.inputs, threads=threads, rounds=plan.rounds, fresh=fresh, burst=burst)
     candidates: dict[str, Any] = {peer: {"error": why, "right": False} for peer, why in measured.failed.items()}
     for candidate, source in measured.sources.items():
@@ -195,8 +200,9 @@ def measure(name: str, measured: Measured, threads: int) -> dict[str, Any]:
         "sizes": dict(measured.case.sizes),
         "threads": threads,
         "rounds": plan.rounds,
-        "process": "a new one for each run" if fresh else "one for all runs",
+        "process": "a new one for each run, its second" if fresh else "one for all runs",
         "runs_a_turn": burst,
+        "export_options": list(plan.export) if isinstance(plan, FullSize) else [],
         "environment": describe_environment(),
         "candidates": candidates,
         "limits": {dtype: limit_figures(limit, timings[limit]) for dtype, limit in measured.limits.items()},

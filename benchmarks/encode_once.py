@@ -1,10 +1,11 @@
 """What does encoding once save when a whole clip is reconstructed, at the published size of multimodal autoencoding?
 
 Hugging Face's recipe runs the whole model for each of 128 chunks of points. Ours encodes the clip of 16 x 224 x 224
-pixels with its sound once and decodes all points from the latents, in each runtime. Operations are counted by torch on
-both eager models (the graphs that run have no more of them); a few of Hugging Face's chunks are run, spread over the
-clip, and compared with ours; its time for all is their median times 128. Weights are random, perturbed so that outputs
-depend on all of them. Writes results/encode_once.json. Takes about 10 minutes and 6 GB on one core.
+pixels with its sound once and decodes all points from the latents, in each runtime, in fp32 and INT8. Operations are
+counted by torch on both eager models (the graphs that run have no more of them); a few of Hugging Face's chunks are
+run, spread over the clip, and compared with ours; its time for all is their median times 128. Weights are random,
+perturbed so that outputs depend on all of them; INT8 is calibrated on two clips of two frames. Writes
+results/encode_once.json. Takes about 10 minutes and 6 GB on one core.
 
     python benchmarks/encode_once.py [RUNTIME ...]
 """
@@ -26,7 +27,7 @@ from peers.huggingface import random_model, reference_outputs
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from perceiver_deploy import export_model, load, reconstruct_clip
+from perceiver_deploy import convert_bundle, export_model, load, reconstruct_clip
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.model.checkpoints.loading import load_checkpoint
@@ -48,14 +49,28 @@ def main() -> None:
         reference.save_pretrained(checkpoint)
         document: dict[str, Any] = {"flops": count(reference, load_checkpoint(checkpoint), clip)}
         export_model(checkpoint, path, split="only", validate=False, weights=False)
+        np.savez(Path(folder) / "clips.npz", **short_clips())  # type: ignore[arg-type]
+        convert_bundle(path, precision="int8", calibration=str(Path(folder) / "clips.npz"))
         theirs, seconds = zip(*(run_reference(reference, clip, chunk) for chunk in RUN_CHUNKS), strict=True)
         median = statistics.median(seconds)
         document["hugging_face"] = {"chunks_run": RUN_CHUNKS, "seconds_a_chunk": seconds, "seconds": median * CHUNKS}
         for runtime in sys.argv[1:] or ("onnxruntime", "openvino"):
-            document[runtime] = run_ours(path, runtime, clip, theirs, median * CHUNKS)
+            for variant in ("fp32", "int8"):
+                document[f"{runtime} {variant}"] = run_ours(path, runtime, variant, clip, theirs, median * CHUNKS)
     document["environment"] = {**describe_environment(), "threads": torch.get_num_threads()}
     RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=1))
+
+
+def short_clips() -> dict[str, np.ndarray]:
+    """Two clips to calibrate on, with some of their points, of the kind that is reconstructed."""
+    whole = {name: make_inputs(NAME)[name].numpy() for name in ("image", "audio", "label")}
+    clips = {
+        "image": np.concatenate([whole["image"][:, at : at + 2] for at in (0, 8)]),
+        "audio": np.concatenate([whole["audio"][:, at : at + 3840] for at in (0, 15360)]),
+        "label": np.repeat(whole["label"], 2, axis=0),
+    }
+    return {**clips, "image_points": np.arange(0, 2 * 224 * 224, 500), "audio_points": np.arange(240)}
 
 
 def points_of(chunk: int) -> dict[str, torch.Tensor]:
@@ -94,11 +109,16 @@ def run_reference(model: nn.Module, clip: dict[str, torch.Tensor], chunk: int) -
 
 
 def run_ours(
-    path: Path, runtime: str, clip: dict[str, torch.Tensor], theirs: tuple[dict[str, torch.Tensor], ...], seconds: float
+    path: Path,
+    runtime: str,
+    variant: str,
+    clip: dict[str, torch.Tensor],
+    theirs: tuple[dict[str, torch.Tensor], ...],
+    seconds: float,
 ) -> dict[str, Any]:
     """Reconstruct the whole clip and compare it with Hugging Face's chunks."""
     arrays = {name: tensor.numpy() for name, tensor in clip.items()}
-    with load(path, runtime=runtime, threads=torch.get_num_threads()) as session:
+    with load(path, runtime=runtime, variant=variant, threads=torch.get_num_threads()) as session:
         started = time.perf_counter()
         session.encode(arrays)
         encoding = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What do the exporters make of the same checkpoint: torch.onnx.export in four forms, optimum-onnx, and ours in two?
+"""What do the exporters make of the same checkpoint: torch.onnx.export in four forms, optimum-onnx, and ours?
 
 For each model a randomly initialised Hugging Face model of the published configuration is saved. A row for each
 exporter says whether it exports, whether its graph is right at three other sizes than the exported one (against
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from peers.environments import OPTIMUM, NotInstalledError
 from peers.measuring import Case, Timing, brief, check, time_beside
-from peers.plans import EAGER, EXPORTERS, FULL, OURS, OURS_FUSED, SMALL, Plan
+from peers.plans import EAGER, EXPORTERS, FULL, ONLY_IN, OURS, SMALL, Plan
 from peers.sources import EagerSource, Gemm, GemmSource, GraphSource
 from peers.verdicts import RUNTIMES, judge_targets, report
 
@@ -69,7 +69,8 @@ class Experiment:
     def __init__(self, model: str, folder: Path, options: argparse.Namespace) -> None:
         self.model, self.folder, self.threads = model, folder, options.threads
         self.plan: Plan = (SMALL if options.small else FULL)[model]
-        self.exporters = [name for name in EXPORTERS if name in options.exporters]
+        asked = [name for name in EXPORTERS if name in options.exporters]
+        self.exporters = [name for name in asked if name not in ONLY_IN or name in self.plan.timed]
         self.results = Results(options.output, model)
         self.size = "small" if options.small else "full"
         self.gate = ["--gate"] if options.gate else []
@@ -85,14 +86,14 @@ class Experiment:
             "size": self.size,
             "threads": self.threads,
             "rounds": self.plan.rounds,
-            "process": "a new one for each run" if self.plan.fresh else "one for all runs",
+            "process": "a new one for each run, its second" if self.plan.fresh else "one for all runs",
             "environment": describe_environment(),
         }
         for exporter in self.exporters:
             log.info("%s: exporting with %s", self.model, exporter)
             row = self._export(exporter)
             if row["exports"]:
-                runtime = "onnxruntime" if exporter == OURS_FUSED else self.plan.check_runtime
+                runtime = ONLY_IN.get(exporter, self.plan.check_runtime)
                 row["checks"] = check(self._graph(exporter, runtime), cases, self.threads)
             self.results.put_row(exporter, row)
         self._time(cases[0])
@@ -134,7 +135,7 @@ class Experiment:
             self._graph(name, runtime)
             for name in self._timed()
             for runtime in RUNTIMES
-            if (name, runtime) != (OURS_FUSED, "openvino")
+            if ONLY_IN.get(name, runtime) == runtime
         ]
         limit = self._limit()
         sources: list[Source] = [eager, *graphs, *([limit] if limit else [])]
@@ -142,7 +143,9 @@ class Experiment:
             row.pop("latency", None)  # of an earlier run, beside another eager
         self.results.model.pop("limit", None)
         plan = self.plan
-        timings = time_beside(sources, case.inputs, threads=self.threads, rounds=plan.rounds, fresh=plan.fresh)
+        timings = time_beside(
+            sources, case.inputs, threads=self.threads, rounds=plan.rounds, fresh=plan.fresh, burst=1 + plan.fresh
+        )
         self.results.put_row(EAGER, {"latency": {"torch": timings[eager].to_json(case)}})
         for graph in graphs:
             row = self.results.model["rows"][graph.exporter]

@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from peers.plans import OURS, OURS_FUSED
+from peers.plans import OURS, OURS_ALL_ROWS, OURS_FUSED, OURS_ROWS
 from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.manifest import Signature
 
-OUR_OPTIONS = {OURS: GraphOptions(), OURS_FUSED: GraphOptions(attention="onnxruntime")}
+OUR_OPTIONS = {
+    OURS: GraphOptions(),
+    OURS_FUSED: GraphOptions(attention="onnxruntime"),
+    OURS_ROWS: GraphOptions(attention="rows"),
+    OURS_ALL_ROWS: GraphOptions(attention="all-rows"),
+}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.flops import shape_at
+from perceiver_deploy.export.flops import repeated_nodes, shape_at
 from perceiver_deploy.export.operators import count_operators
 
 
@@ -42,7 +42,7 @@ def _weight_files(model: ir.Model) -> set[Path]:
 def count_gemms(model: ir.Model, sizes: Mapping[str, int]) -> Counter[tuple[int, int, int, int]]:
     """How often the graph multiplies [batch, m, k] by [batch, k, n]; a right side without batch makes its rows m."""
     counts: Counter[tuple[int, int, int, int]] = Counter()
-    for node in model.graph.all_nodes():
+    for node, times in repeated_nodes(model.graph, sizes):
         if node.op_type not in ("MatMul", "Gemm"):
             continue
         left, right = (shape_at(value, sizes) for value in node.inputs[:2] if value is not None)
@@ -53,7 +53,7 @@ def count_gemms(model: ir.Model, sizes: Mapping[str, int]) -> Counter[tuple[int,
         batch = int(np.prod(np.broadcast_shapes(left[:-2], right[:-2])))
         if len(right) == 2:
             batch, m = 1, batch * m
-        counts[batch, m, k, n] += 1
+        counts[batch, m, k, n] += times
     return counts
 
 

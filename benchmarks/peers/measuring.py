@@ -88,9 +88,9 @@ def time_beside(
 ) -> dict[Source, Timing]:
     """Seconds of every source, one run each in turn; one that fails is left out from then on.
 
-    With `fresh` each run is the first of a new process; otherwise one process each serves all, after a run that does
-    not count. With a `burst` of more than one a turn is as many runs, of which the first, that finds the caches as the
-    others left them, does not count, and the others count with their median.
+    With `fresh` each turn has a new process; otherwise one process each serves all, after a turn that does not count.
+    With a `burst` of more than one a turn is as many runs, of which the first, that finds the caches as the others left
+    them, does not count, and the others count with their median.
     """
     timings = {source: Timing() for source in sources}
     with ExitStack() as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peers.plans import EAGER, OURS, OURS_FUSED, Target
+from peers.plans import EAGER, ONLY_IN, OURS, Target
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -16,7 +16,7 @@ def headline_figures(rows: Mapping[str, Any]) -> dict[str, float]:
     ours = rows.get(OURS, {})
     figures: dict[str, float] = {}
     for runtime in RUNTIMES:
-        timings = [rows.get(name, {}).get("latency", {}).get(runtime, {}) for name in (OURS, OURS_FUSED)]
+        timings = [rows.get(name, {}).get("latency", {}).get(runtime, {}) for name in (OURS, *ONLY_IN)]
         right = [timing for timing in timings if timing.get("right")]
         if "median" in eager and right:
             found = min(right, key=lambda timing: timing["median"])

@@ -76,38 +76,45 @@ def unproject_queries(attention: ProjectedAttention) -> None:
 
 
 def project_values_late(attention: ProjectedAttention) -> None:
-    """(softmax (x Wv + bv)) Wo = (softmax x) (Wv Wo) + bv Wo, summed over heads."""
+    """(softmax (x Wv + bv)) Wo + bo = (softmax x) (Wv Wo) + bv Wo + bo, summed over heads."""
     weighted, module = attention.found.weighted, attention.found.module
     _feed(weighted, weighted.inputs[0], Tape(weighted, module).with_heads(attention.value.source, 1))
     tape = Tape(attention.output.matmul, module)
     weight = tape.weight("output.weight.by_value", np.concatenate(attention.value_to_output()))
-    _finish(attention, tape, tape.linear(tape.without_heads(weighted.outputs[0]), weight, None, "output"))
+    passed, left = _biases(attention)
+    bias = None if passed is None else tape.weight("output.bias.by_value", passed)
+    _finish(attention, tape, tape.linear(tape.without_heads(weighted.outputs[0]), weight, bias, "output"), left)
 
 
 def project_output_early(attention: ProjectedAttention) -> None:
-    """(softmax (x Wv + bv)) Wo = softmax (x (Wv Wo)) + bv Wo, with one head."""
+    """(softmax (x Wv + bv)) Wo + bo = softmax (x (Wv Wo) + bv Wo + bo), with one head: x are fewer than results."""
     weighted, module = attention.found.weighted, attention.found.module
     tape = Tape(weighted, module)
     (folded,) = attention.value_to_output()
-    values = tape.linear(attention.value.source, tape.weight("value.weight.by_output", folded), None, "value")
+    passed, left = _biases(attention)
+    bias = None if passed is None else tape.weight("value.bias.by_output", passed)
+    values = tape.linear(attention.value.source, tape.weight("value.weight.by_output", folded), bias, "value")
     _feed(weighted, weighted.inputs[0], tape.with_heads(values, 1))
     tape = Tape(attention.output.matmul, module)
-    _finish(attention, tape, tape.without_heads(weighted.outputs[0]))
+    _finish(attention, tape, tape.without_heads(weighted.outputs[0]), left)
 
 
-def _finish(attention: ProjectedAttention, tape: Tape, result: ir.Value) -> None:
-    """Add what became of the value's bias, apply the factors, add the output's bias, and replace the old result."""
+def _biases(attention: ProjectedAttention) -> tuple[np.ndarray | None, ir.Value | None]:
+    """What passes through softmax of both biases, as its rows sum to 1, and the output's if it is behind factors."""
     output, bias = attention.output, attention.output.bias
+    passed = [] if output.factors or bias is None else [_float64(bias)]
     if attention.value.bias is not None:
-        passed = (attention.bias(attention.value) @ attention.output_weight()).sum(axis=(0, 1))
-        if not output.factors and bias is not None:
-            passed, bias = passed + _float64(bias), None
-        result = tape.like(result, "Add", tape.weight("output.bias.by_value", passed), "output")
-    for factor in output.factors:
+        passed.append((attention.bias(attention.value) @ attention.output_weight()).sum(axis=(0, 1)))
+    return (np.sum(passed, axis=0) if passed else None), (bias if output.factors else None)
+
+
+def _finish(attention: ProjectedAttention, tape: Tape, result: ir.Value, bias: ir.Value | None) -> None:
+    """Apply the factors, add the bias that is left, and replace the old result."""
+    for factor in attention.output.factors:
         result = tape.like(result, "Mul", factor)
     if bias is not None:
         result = tape.like(result, "Add", bias, "output")
-    output.result.replace_all_uses_with(result)
+    attention.output.result.replace_all_uses_with(result)
 
 
 def _feed(matmul: ir.Node, first: ir.Value | None, second: ir.Value) -> None:

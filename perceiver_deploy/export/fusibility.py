@@ -117,7 +117,7 @@ def _plain(attention: Attention, sizes: Mapping[str, int]) -> AttentionInfo:
 
 def _loop(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
     """A Loop over the rows of a grid that has the keys, where it carries sums, or the queries."""
-    scores, weighted = (each for each in node.attributes["body"].as_graph() if each.op_type == "MatMul")
+    scores, *_, weighted = (each for each in node.attributes["body"].as_graph() if each.op_type == "MatMul")
     (queries, keys), rows = shape_at(scores.outputs[0], sizes)[-2:], turns(node, sizes)
     tokens = (queries, keys * rows) if len(node.inputs) > 2 else (queries * rows, keys)
     head_sizes = (_summed_channels(scores, sizes), shape_at(weighted.outputs[0], sizes)[-1])

@@ -38,104 +38,98 @@ def attend_over_keys(attention: Attention, normed: NormedGrid, positions: Positi
 class _RowLoop:
     """The Loop of `attend_over_keys`.
 
-    With weights w = exp(score - maximum) it sums w * (content / deviation, 1, 1 / deviation)
-    [batch, queries, content channels + 2], w / deviation by column [batch, queries, width], and w / deviation times the
+    With weights w = exp(score - maximum), it sums w [batch, queries, 1], w * content / deviation
+    [batch, queries, content channels], w / deviation by column [batch, queries, width], and w / deviation times the
     row's features [batch, queries, their channels].
     """
 
     def __init__(self, tape: Tape, positions: Positions, content: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
-        self._tape, self._positions = tape, positions
-        batch, self._height, self._width, channels = shape_of(positions.content)
+        self._tape, self._positions, self._query = tape, positions, content
+        self._batch, _, self._width, channels = shape_of(positions.content)
         assert isinstance(channels, int)
-        first, self._queries, _ = shape_of(content)
-        self._batch, self._channels = batch, channels
-        inverse, shape = positions.inverse, [batch, self._height, self._width, channels]
-        scaled = tape.op("Mul", [positions.content, inverse], shape)
-        whole = tape.op("Shape", [inverse], [4], dtype=ir.DataType.INT64)
-        ones = tape.op("Expand", [tape.number(1), whole], shape_of(inverse))
-        self._tokens = tape.op("Concat", [scaled, ones, inverse], [*shape[:-1], channels + 2], axis=-1)
-        zero = tape.op("Expand", [tape.number(0), tape.sizes((content, 0), (content, 1), 1)], [first, self._queries, 1])
-        self._query = tape.op("Concat", [content, zero], [first, self._queries, channels + 1], axis=-1)
+        self._channels = channels
+        self._first, self._queries, _ = shape_of(content)
+        self._content = tape.like(positions.content, "Mul", positions.inverse)
         self._of_rows = self._scores_of(rows, positions.rows)
         self._of_columns = self._scores_of(columns, positions.columns)
 
     def _scores_of(self, query: ir.Value, features: ir.Value) -> ir.Value:
-        """Parts of scores [1 or batch, queries, height or width]."""
-        first, queries, _ = shape_of(query)
-        return self._tape.op(
-            "MatMul", [query, self._tape.swapped(features, 0, 1)], [first, queries, shape_of(features)[0]], "query"
-        )
+        """Parts of scores [1 or batch, queries, height or width], times the deviation."""
+        size = shape_of(features)[0]
+        turned = self._tape.swapped(features, 0, 1)
+        return self._tape.op("MatMul", [query, turned], [self._first, self._queries, size], "query")
 
     def write(self) -> list[ir.Value]:
         """The sums, after the last row."""
-        tape, batch, queries = self._tape, self._batch, self._queries
+        tape, content, rows = self._tape, self._content, self._positions.rows
+        names = ("most", "sum", "by_content", "by_column", "by_row")
+        sizes: list[int | tuple[ir.Value, int]] = [1, 1, (content, 3), (content, 2), (rows, 1)]
         shapes = [
-            [batch, queries, 1],
-            [batch, queries, self._channels + 2],
-            [batch, queries, self._width],
-            [batch, queries, shape_of(self._positions.rows)[1]],
+            [self._batch, self._queries, size if isinstance(size, int) else shape_of(size[0])[size[1]]]
+            for size in sizes
         ]
-        lowest = float(np.finfo(tape.dtype.numpy()).min)
         body, row, go = rows_body(tape)
         inner = tape.inside(body, tape.prefix)
-        names = ("most", "sums", "by_column", "by_row")
         states = [inner.argument(name, shape) for name, shape in zip(names, shapes, strict=True)]
         body.inputs.extend(states)
         body.outputs.extend([inner.op("Identity", [go], [], dtype=ir.DataType.BOOL), *self._row(inner, row, *states)])
-        batch_and_queries = (self._tokens, 0), (self._query, 1)
-        last: list[int | tuple[ir.Value, int]]
-        last = [1, self._channels + 2, (self._tokens, 2), (self._positions.rows, 1)]
+        lowest = float(np.finfo(tape.dtype.numpy()).min)
         starts = [
-            tape.op("Expand", [tape.number(number), tape.sizes(*batch_and_queries, size)], shape)
-            for number, size, shape in zip((lowest, 0, 0, 0), last, shapes, strict=True)
+            tape.op("Expand", [tape.number(number), tape.sizes((content, 0), (self._query, 1), size)], shape)
+            for number, size, shape in zip((lowest, 0, 0, 0, 0), sizes, shapes, strict=True)
         ]
         return loop_over_rows(tape, self._positions, body, starts, shapes)[1:]
 
     def _row(
-        self, tape: Tape, row: ir.Value, most: ir.Value, sums: ir.Value, by_column: ir.Value, by_row: ir.Value
+        self,
+        tape: Tape,
+        row: ir.Value,
+        most: ir.Value,
+        before: ir.Value,
+        by_content: ir.Value,
+        by_column: ir.Value,
+        by_row: ir.Value,
     ) -> list[ir.Value]:
         """One step: the states after it."""
-        batch, queries, width, channels = self._batch, self._queries, self._width, self._channels + 2
-        first = shape_of(self._query)[0]
-        tokens = tape.op("Gather", [self._tokens, row], [batch, width, channels], axis=1)
-        turned = tape.swapped(tokens, 1, 2)
-        inverse = tape.op("Gather", [turned, tape.integers([channels - 1])], [batch, 1, width], axis=1)
+        batch, queries, width, channels = self._batch, self._queries, self._width, self._channels
+        shape, one = [batch, queries, width], [batch, queries, 1]
+        content = tape.op("Gather", [self._content, row], [batch, width, channels], axis=1)
+        inverse = tape.op("Gather", [self._positions.inverse, row], [batch, width, 1], axis=1)
+        inverses = tape.swapped(inverse, 1, 2)
         index = tape.op("Unsqueeze", [row, tape.integers([0])], [1], dtype=ir.DataType.INT64)
-        of_row = tape.op("Gather", [self._of_rows, index], [first, queries, 1], axis=2)
-        query = tape.op("Concat", [self._query, of_row], [first, queries, channels], axis=-1)
-        shape = [batch, queries, width]
-        scores = tape.op("MatMul", [query, turned], shape)
-        scores = tape.like(scores, "Add", tape.op("Mul", [self._of_columns, inverse], shape))
-        highest = tape.op("ReduceMax", [scores, tape.integers([2])], [batch, queries, 1], keepdims=1)
+        of_row = tape.op("Gather", [self._of_rows, index], [self._first, queries, 1], axis=2)
+
+        # one product for content and row: a sum over one channel more costs less than an addition of scores
+        query = tape.op("Concat", [self._query, of_row], [self._first, queries, channels + 1], axis=-1)
+        keys = tape.op("Concat", [tape.swapped(content, 1, 2), inverses], [batch, channels + 1, width], axis=1)
+        scores = tape.op("MatMul", [query, keys], shape)
+        scores = tape.like(scores, "Add", tape.op("Mul", [self._of_columns, inverses], shape))
+
+        highest = tape.op("ReduceMax", [scores, tape.integers([2])], one, keepdims=1)
         highest = tape.like(highest, "Max", most)
-        kept = tape.op("Exp", [tape.like(most, "Sub", highest)], [batch, queries, 1])
-        weights = tape.op("Exp", [tape.like(scores, "Sub", highest)], shape)
-        found = tape.op("MatMul", [weights, tokens], [batch, queries, channels])
-        total = tape.op("Gather", [found, tape.integers([channels - 1])], [batch, queries, 1], axis=2)
+        kept = tape.like(tape.like(most, "Sub", highest), "Exp")
+        weights = tape.like(tape.like(scores, "Sub", highest), "Exp")
+        in_all = tape.op("MatMul", [weights, inverse], one)
         features = tape.op("Gather", [self._positions.rows, row], [shape_of(by_row)[-1]], axis=0)
 
-        def added(before: ir.Value, now: ir.Value) -> ir.Value:
-            return tape.like(tape.like(before, "Mul", kept), "Add", now)
+        def added(old: ir.Value, new: ir.Value) -> ir.Value:
+            return tape.like(tape.like(old, "Mul", kept), "Add", new)
 
         return [
             highest,
-            added(sums, found),
-            added(by_column, tape.op("Mul", [weights, inverse], shape)),
-            added(by_row, tape.op("Mul", [total, features], shape_of(by_row))),
+            added(before, tape.op("ReduceSum", [weights, tape.integers([2])], one, keepdims=1)),
+            added(by_content, tape.op("MatMul", [weights, content], shape_of(by_content))),
+            added(by_column, tape.op("Mul", [weights, inverses], shape)),
+            added(by_row, tape.op("Mul", [in_all, features], shape_of(by_row))),
         ]
 
 
 def _values(tape: Tape, normed: NormedGrid, positions: Positions, sums: list[ir.Value]) -> ir.Value:
     """The tokens after the norm, weighted: [batch, queries, channels]."""
-    found, by_column, by_row = sums
-    batch, queries, channels = shape_of(found)
-    assert isinstance(channels, int)
-    sizes = [channels - 2, 1, 1]
-    content, total, _ = tape.ops(
-        "Split", [found, tape.integers(sizes)], [[batch, queries, size] for size in sizes], axis=-1
-    )
-    column = tape.op("MatMul", [by_column, positions.columns], [batch, queries, shape_of(positions.columns)[1]])
-    parts = [tape.like(part, "Div", total) for part in (content, by_row, column)]
+    total, by_content, by_column, by_row = sums
+    batch, queries, _ = shape_of(by_content)
+    of_columns = tape.op("MatMul", [by_column, positions.columns], [batch, queries, shape_of(positions.columns)[1]])
+    parts = [tape.like(part, "Div", total) for part in (by_content, by_row, of_columns)]
     result = tape.op("Concat", parts, [batch, queries, normed.grid.count], axis=-1)
     result = tape.linear(result, tape.weight("value.by_row", np.concatenate(normed.split(), axis=1).T), None, "value")
     return tape.like(result, "Add", tape.weight("value.by_row.bias", normed.bias), "value")

@@ -92,10 +92,10 @@ class Tape:
         result = self.op("MatMul", [tokens, weight], [*tokens.shape[:-1], weight.shape[-1]], module)
         return result if bias is None else self.like(result, "Add", bias, module)
 
-    def like(self, value: ir.Value, op_type: str, other: ir.Value, module: str = "") -> ir.Value:
-        """An elementwise operator that gives the shape of `value`."""
+    def like(self, value: ir.Value, op_type: str, other: ir.Value | None = None, module: str = "") -> ir.Value:
+        """An elementwise operator of one or two operands that gives the shape of `value`."""
         assert value.shape is not None
-        return self.op(op_type, [value, other], value.shape, module)
+        return self.op(op_type, [value] if other is None else [value, other], value.shape, module)
 
     def with_heads(self, tokens: ir.Value, heads: int) -> ir.Value:
         """[batch, tokens, heads * channels] to [batch, heads, tokens, channels]."""
