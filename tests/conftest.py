@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import functools
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy.export import engine, engine_cache
 from perceiver_deploy.runtimes import compiled_models, loaded_engine, onnxruntime_gpu
@@ -19,6 +23,23 @@ from tests.task_factories import named_model
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
+gc.freeze()  # what was imported is not searched for garbage again and again, which is a tenth of a small export
+gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """PyTorch's exporter makes its table of operators anew for each export: a sixth of a small one."""
+    table = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(opset_version: int) -> ONNXRegistry:
+        registry = copy.copy(table(opset_version))
+        registry.functions = {operator: list(found) for operator, found in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
