@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceiver_deploy import build_engine, convert_bundle, export_model
+from perceiver_deploy import build_engine, convert_bundle
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.export import engine_cache
 from perceiver_deploy.model.checkpoints.loading import shipped_names
@@ -59,10 +59,10 @@ def test_small_image_model_is_built_in_every_precision(
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, tmp_path: Path) -> None:
-    export_model(name, tmp_path / name, validate=False)
+def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, copied_bundle: Callable[[str], Path]) -> None:
+    path = copied_bundle(name)
     for precision in GEMMS:
-        check_engine(tmp_path / name, precision, name)
+        check_engine(path, precision, name)
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)
