@@ -79,7 +79,7 @@ def export(model: str, folder: Path) -> Path:
     torch.manual_seed(0)
     config = convert_config({**CONFIGURATIONS[name], "architectures": [name]}, Path())
     full = build_model(config)
-    export_model(full, bundle, validate=False)
+    export_model(full, bundle, validate=False, weights=False)
     sizes = {
         name: axis.multiple_of
         * max(1, axis.min // axis.multiple_of, min(axis.opt, CALIBRATION_SIZE) // axis.multiple_of)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import functools
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,15 +13,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy.export import engine, engine_cache
 from perceiver_deploy.runtimes import compiled_models, loaded_engine, onnxruntime_gpu
 from tests.factories import directory_content
-from tests.task_factories import named_model
+from tests.task_factories import MODELS, named_model
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
+gc.freeze()  # what was imported is not searched for garbage again and again, which is a tenth of a small export
+gc.set_threshold(50_000, 20, 20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators() -> Iterator[None]:
+    """PyTorch's exporter makes its table of operators anew for each export: a sixth of a small one."""
+    table = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(opset_version: int) -> ONNXRegistry:
+        registry = copy.copy(table(opset_version))
+        registry.functions = {operator: list(found) for operator, found in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,7 +54,9 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """`shared_bundle(kind)` is a bundle of `named_model(kind)`: READ ONLY, every test of the session sees the same.
+    """`shared_bundle(name)` is a bundle of a small model or a shipped checkpoint, which has passed the gate.
+
+    READ ONLY: every test of the session sees the same.
 
     The end of the session fails when a file of it was changed. A test that changes a bundle takes `copied_bundle`.
     """
@@ -43,21 +66,21 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     contents: dict[Path, dict[str, bytes]] = {}
     failures: dict[Path, Exception] = {}
 
-    def export(kind: str, path: Path) -> None:
+    def export(name: str, path: Path) -> None:
         from perceiver_deploy.pipeline.export import export_model
 
-        with (root / f"{kind}.lock").open("w") as lock:
+        with (root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                export_model(named_model(kind), path)
+                export_model(named_model(name) if name in MODELS else name, path)
 
-    def get(kind: str) -> Path:
-        path = root / f"shared-{kind}"
+    def get(name: str) -> Path:
+        path = root / f"shared-{name}"
         if path in failures:
             raise failures[path]  # once is slow enough
         if path not in contents:
             try:
-                export(kind, path)
+                export(name, path)
             except Exception as error:
                 failures[path] = error
                 raise
@@ -71,10 +94,10 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
 @pytest.fixture
 def copied_bundle(shared_bundle: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Path]:
-    """`copied_bundle(kind)` is a copy that the test may change."""
+    """`copied_bundle(name)` is a copy that the test may change."""
 
-    def get(kind: str) -> Path:
-        return Path(shutil.copytree(shared_bundle(kind), tmp_path / f"copied-{kind}"))
+    def get(name: str) -> Path:
+        return Path(shutil.copytree(shared_bundle(name), tmp_path / f"copied-{name}"))
 
     return get
 

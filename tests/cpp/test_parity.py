@@ -38,9 +38,10 @@ def inputs_at_shapes(bundle: Path) -> list[dict[str, NDArray[np.generic]]]:
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_shipped_bundles_give_pythons_bits_in_fp32_and_int8(name: str, tmp_path: Path, library: Library) -> None:
-    bundle = tmp_path / "bundle"
-    export_model(name, bundle, validate=False)
+def test_shipped_bundles_give_pythons_bits_in_fp32_and_int8(
+    name: str, copied_bundle: Callable[[str], Path], library: Library
+) -> None:
+    bundle = copied_bundle(name)
     convert_bundle(bundle, calibration=name, samples=8)
     for variant in ("fp32", "int8"):
         with (
@@ -65,9 +66,10 @@ class AsPython:
 
 
 @pytest.mark.parametrize("name", ["digits", "bytes", "flow"])
-def test_golden_samples_are_kept_within_the_bounds_of_the_manifest(name: str, tmp_path: Path, library: Library) -> None:
-    export_model(name, tmp_path / "bundle")
-    opened = Bundle.open(tmp_path / "bundle")
+def test_golden_samples_are_kept_within_the_bounds_of_the_manifest(
+    name: str, shared_bundle: Callable[[str], Path], library: Library
+) -> None:
+    opened = Bundle.open(shared_bundle(name))
     assert opened.samples()
     with Session(library, opened.path, threads=1) as session:
         candidate = Candidate(AsPython(session), "fp32", "fp32")  # type: ignore[arg-type]

@@ -23,10 +23,9 @@ from tests.factories import KINDS
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(tmp_path_factory, shared_bundle):
     """The shipped model with both variants. Read only."""
-    path = tmp_path_factory.mktemp("convert") / "digits.bundle"
-    export_model("digits", path)
+    path = shutil.copytree(shared_bundle("digits"), tmp_path_factory.mktemp("convert") / "digits.bundle")
     convert_bundle(path, precision="int8", calibration="digits")
     return path
 

@@ -10,22 +10,18 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from perceiver_deploy import estimate_flow, export_model, load
+from perceiver_deploy import estimate_flow, load
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.data.flow import extract_patches, read_frames
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
 
 FRAMES = [Path("tests/data/flow/cat_first.png"), Path("tests/data/flow/cat_second.png")]
 TRUE_FLOW = (1, -1)
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp("flow") / "bundle"
-    result = export_model(load_checkpoint("flow"), path)
-    assert {verdict.passed for verdict in result.verdicts} == {True}
-    return path
+def bundle(shared_bundle):
+    return shared_bundle("flow")
 
 
 def run(*arguments):

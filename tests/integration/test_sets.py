@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceiver_deploy import export_model, load
+from perceiver_deploy import load
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.pipeline.prediction import predict_files
 
@@ -16,29 +16,20 @@ TUMOUR = Path(__file__).parents[1] / "data" / "breast-cancer" / "malignant.csv"
 RUNTIMES = ("onnxruntime", "openvino")
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    """Both shipped checkpoints, exported behind their gates."""
-    folder = tmp_path_factory.mktemp("sets")
-    for name in ("furniture", "breast-cancer"):
-        assert {verdict.passed for verdict in export_model(name, folder / name).verdicts} == {True}
-    return folder
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("name", "file"), [("furniture", TABLE), ("breast-cancer", TUMOUR)])
-def test_files_held_out_from_training_get_their_class(bundles, name, file, runtime):
-    (prediction,) = predict_files(bundles / name, [file], runtime=runtime)
+def test_files_held_out_from_training_get_their_class(shared_bundle, name, file, runtime):
+    (prediction,) = predict_files(shared_bundle(name), [file], runtime=runtime)
     label, share = prediction.classes[0]
     assert label == file.stem
     assert share > 0.5
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_value_that_is_missing_changes_the_answer_but_not_whatever_stands_in_its_place(bundles, runtime):
+def test_a_value_that_is_missing_changes_the_answer_but_not_whatever_stands_in_its_place(shared_bundle, runtime):
     entities = np.linspace(-2, 2, 30, dtype=np.float32).reshape(1, 30, 1)
     mask = np.ones((1, 30), np.int64)
-    with load(bundles / "breast-cancer", runtime=runtime) as session:
+    with load(shared_bundle("breast-cancer"), runtime=runtime) as session:
         whole = session.run({"entities": entities, "attention_mask": mask})
         mask[0, :5] = 0
         missing = session.run({"entities": entities, "attention_mask": mask})
@@ -57,10 +48,10 @@ def test_a_value_that_is_missing_changes_the_answer_but_not_whatever_stands_in_i
         ("breast-cancer", "few.csv", "1,2,3", r"shape \[3\].*expected 30 numbers"),
     ],
 )
-def test_files_of_the_wrong_kind_are_refused(bundles, tmp_path, name, file, content, message):
+def test_files_of_the_wrong_kind_are_refused(shared_bundle, tmp_path, name, file, content, message):
     (tmp_path / file).write_text(content)
     with pytest.raises(InputError, match=message):
-        predict_files(bundles / name, [tmp_path / file])
+        predict_files(shared_bundle(name), [tmp_path / file])
 
 
 @pytest.mark.parametrize(
@@ -70,8 +61,8 @@ def test_files_of_the_wrong_kind_are_refused(bundles, tmp_path, name, file, cont
         ("breast-cancer", {"entities": (1, 31, 1)}, "entities 31 .* at most 30"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_before_running(bundles, name, shape, message):
+def test_arrays_that_do_not_fit_are_refused_before_running(shared_bundle, name, shape, message):
     ((tensor, size),) = shape.items()
     inputs = {tensor: np.zeros(size, np.float32), "attention_mask": np.ones(size[:2], np.int64)}
-    with load(bundles / name) as session, pytest.raises(InputError, match=message):
+    with load(shared_bundle(name)) as session, pytest.raises(InputError, match=message):
         session.run(inputs)

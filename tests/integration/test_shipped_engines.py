@@ -1,24 +1,38 @@
-"""Engines of shipped checkpoints and small models, built without a GPU for three compute capabilities in one file."""
+"""Engines of shipped, small and full-size models, built without a GPU for three compute capabilities in one file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from perceiver_deploy import build_engine, convert_bundle, export_model
+from perceiver_deploy import build_engine, convert_bundle
 from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.export import engine_cache
 from perceiver_deploy.model.checkpoints.loading import shipped_names
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")
 
+ROOT = Path(__file__).parents[2]
 CAPABILITIES = ["8.6", "8.9", "12.0"]
 SAMPLES = 32
 """The fewest that are not warned of: how an engine is built does not depend on the ranges."""
 GEMMS = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
+
+FULL_SIZE = ("full-fourier", "full-conv", "full-language", "full-flow")
+
+
+@pytest.fixture
+def passing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for models and engines, deleted at the end: those of full size take gigabytes."""
+    monkeypatch.setattr(engine_cache, "cache_directory", lambda: tmp_path)
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 def check_engine(path: Path, precision: str, calibration: str) -> None:
@@ -45,7 +59,16 @@ def test_small_image_model_is_built_in_every_precision(
 
 
 @pytest.mark.parametrize("name", shipped_names())
-def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, tmp_path: Path) -> None:
-    export_model(name, tmp_path / name, validate=False)
+def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, copied_bundle: Callable[[str], Path]) -> None:
+    path = copied_bundle(name)
     for precision in GEMMS:
-        check_engine(tmp_path / name, precision, name)
+        check_engine(path, precision, name)
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_published_full_size_configuration_is_built(
+    name: str, passing_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    bundle = importlib.import_module("engines").export(name, passing_folder)
+    check_engine(bundle, "fp32", name)

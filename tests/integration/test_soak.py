@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from perceiver_deploy import convert_bundle, export_model
+from perceiver_deploy import convert_bundle
 
 ROOT = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("PERCEIVER_DEPLOY_SOAK_SECONDS", "600"))
@@ -21,9 +22,8 @@ WAYS = [(runtime, variant) for runtime in ("onnxruntime", "openvino") for varian
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp("soak") / "digits.bundle"
-    export_model("digits", path)
+def bundle(tmp_path_factory, shared_bundle):
+    path = shutil.copytree(shared_bundle("digits"), tmp_path_factory.mktemp("soak") / "digits.bundle")
     convert_bundle(path, precision="int8", calibration="digits")
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceiver_deploy import export_model, load
+from perceiver_deploy import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,10 +32,8 @@ def environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "digits.bundle"
-    export_model("digits", path)
-    return path
+def bundle(tmp_path_factory, shared_bundle):
+    return shutil.copytree(shared_bundle("digits"), tmp_path_factory.mktemp("bundle") / "digits.bundle")
 
 
 def call(environment, *arguments, tmp_path):
