@@ -11,7 +11,7 @@ import onnx_ir.passes.common as common
 from perceiver_deploy.export.attention_match import Attention, Projection, constant_array, find_attentions
 from perceiver_deploy.export.flops import shape_at
 from perceiver_deploy.export.grid_keys import attend_over_keys
-from perceiver_deploy.export.grid_norm import NormedGrid, Positions
+from perceiver_deploy.export.grid_norm import NormedGrid, Positions, shape_of
 from perceiver_deploy.export.grid_queries import attend_from_queries
 
 LEAST_SCORES = 1 << 24
@@ -52,11 +52,13 @@ def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], Positio
 
 
 def _keys(attention: Attention) -> NormedGrid | None:
-    """The grid whose normed tokens are an attention's keys and values, as they are."""
-    key, value = attention.key, attention.value
+    """The grid whose normed tokens are an attention's keys and values, as they are and whole for each head."""
+    key, value, query = attention.key, attention.value, attention.scores.inputs[0]
     if key is None or value is None or key.weight or value.weight or key.source is not value.source:
         return None
-    return NormedGrid.of(key.source)
+    normed = NormedGrid.of(key.source)
+    whole = normed is not None and query is not None and shape_of(query)[-1] == normed.grid.count
+    return normed if whole else None
 
 
 def _queries(attention: Attention) -> NormedGrid | None:
