@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STUBS := build/stubs/tensorrt
 EXTRAS := dev,rtx
 TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
@@ -47,11 +48,19 @@ cpp:
 data: $(STAMP)
 	$(BIN)/perceiver-deploy data fetch --quiet > /dev/null || test -z "$$CI"
 
-check: $(STAMP)
+check: $(STAMP) $(STUBS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Types of TensorRT's Python API, apart from the environment, where the package would look like TensorRT itself and ask
+# for it. Two mistakes in it, which mypy cannot read, are mended.
+$(STUBS): $(STAMP)
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/stubs tensorrt-stubs==10.13.0.35.1
+	sed -i -E 's/([(, ])in: /\1in_: /; s/(power: Weights = None), channel_axis/\1, *, channel_axis/' \
+		build/stubs/tensorrt_bindings/tensorrt.pyi
+	touch $@
 
 # Writes the published schemas of bundle.json, benchmark.json and modalities.json; tests check that they are up to date.
 schema: $(STAMP)

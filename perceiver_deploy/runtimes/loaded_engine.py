@@ -133,12 +133,12 @@ class LoadedEngine:
 
     def _outputs(self, context: trt.IExecutionContext) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of each output for the input shapes that were set."""
-        found = {}
+        found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.OUTPUT:
                 dtype = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-                found[name] = (tuple(context.get_tensor_shape(name)), dtype)
+                found[name] = (tuple(context.get_tensor_shape(name)[:]), dtype)
         return found
 
     def _place(self, context: trt.IExecutionContext, name: str, count: int) -> None:
@@ -185,7 +185,7 @@ class LoadedEngine:
 
     def _runtime_config(self, settings: RuntimeSettings) -> Any:
         """How TensorRT-RTX makes its kernels: those of earlier sessions are used again."""
-        config = self._engine.create_runtime_config()
+        config: Any = self._engine.create_runtime_config()  # TensorRT's own has none of what is set here
         strategy = self._trt.CudaGraphStrategy
         config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if settings.cuda_graph else strategy.DISABLED
         kernels = config.create_runtime_cache()
