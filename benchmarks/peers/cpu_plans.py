@@ -56,6 +56,7 @@ MODELS: dict[str, FullSize | Shipped] = {
             Target("int8 speed-up over the best peer", 1.5),
             Target("int8 limit over int8 seconds", 0.85),
         ),
+        rounds=15,
         export=_BY_ROW,
     ),
     "language": FullSize("language", _FOUR_TIMES),
