@@ -84,11 +84,11 @@ def repeated_nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) ->
 
 
 def turns(loop: ir.Node, sizes: Mapping[str, int]) -> int:
-    """How many turns a Loop takes that runs once for each row of a value, as `grid_rewrites` writes it."""
+    """How many turns a Loop takes that runs once for each row of a value, as `row_loop` writes it; 1 for another."""
     squeeze = loop.inputs[0].producer() if loop.inputs[0] is not None else None
     shape = squeeze.inputs[0].producer() if squeeze is not None and squeeze.inputs[0] is not None else None
     if shape is None or shape.op_type != "Shape" or shape.inputs[0] is None:
-        raise ExportError(f"How many turns {loop.name} (Loop) takes is not known. Export the graph again.")
+        return 1
     return shape_at(shape.inputs[0], sizes)[shape.attributes.get_int("start", 0)]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.export.attention_match import Attention, find_attentions
+from perceiver_deploy.export.attention_match import Attention, find_attentions, sole_user
 from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at, turns
 from perceiver_deploy.export.options import BY_ROW, FUSED, GraphOptions
 from perceiver_deploy.export.origin import module_of
@@ -100,10 +100,8 @@ def list_attentions(model: ir.Model, axes: Mapping[str, Axis]) -> list[Attention
             found.append(_plain(plain[node], sizes))
         elif node.op_type in ATTENTION_OPERATORS:
             found.append(_operator(node, sizes))
-        elif node.op_type == "Loop":
-            found.append(_loop(node, sizes))
-        elif node.op_type == "Softmax":
-            found.append(_rows_added(node, sizes))
+        elif (by_row := _by_row(node, sizes)) is not None:
+            found.append(by_row)
     return [replace(info, count=found.count(info)) for at, info in enumerate(found) if found.index(info) == at]
 
 
@@ -115,26 +113,42 @@ def _plain(attention: Attention, sizes: Mapping[str, int]) -> AttentionInfo:
     return _info(attention.module, PLAIN, heads, (size, v_size), (queries, keys), attention.mask is not None, result)
 
 
-def _loop(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
+def _by_row(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo | None:
+    """What `passes.by_row` writes, at its Loop or its Softmax."""
+    if node.op_type == "Loop":
+        return _loop(node, sizes)
+    return _rows_added(node, sizes) if node.op_type == "Softmax" else None
+
+
+def _loop(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo | None:
     """A Loop over the rows of a grid that has the keys, where it carries sums, or the queries."""
-    scores, *_, weighted = (each for each in node.attributes["body"].as_graph() if each.op_type == "MatMul")
+    products = [each for each in node.attributes["body"].as_graph() if each.op_type == "MatMul"]
+    if len(products) < 2:
+        return None
+    scores, weighted = products[0], products[-1]
     (queries, keys), rows = shape_at(scores.outputs[0], sizes)[-2:], turns(node, sizes)
     tokens = (queries, keys * rows) if len(node.inputs) > 2 else (queries * rows, keys)
     head_sizes = (_summed_channels(scores, sizes), shape_at(weighted.outputs[0], sizes)[-1])
     return _info(module_of(node), LOOP, 1, head_sizes, tokens, mask=False, typed=weighted.outputs[0])
 
 
-def _rows_added(softmax: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo:
+def _rows_added(softmax: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo | None:
     """An attention [batch, height, width, keys] with the scores of rows and columns added."""
-    (user,) = softmax.outputs[0].uses()
-    node: ir.Node | None = softmax
-    while node is not None and node.op_type != "MatMul":
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    assert node is not None
-    _, height, width, keys = shape_at(softmax.outputs[0], sizes)
-    result = user.node.outputs[0]
-    head_sizes = (_summed_channels(node, sizes), shape_at(result, sizes)[-1])
+    weighted, scores = sole_user(softmax.outputs[0]), _before(softmax)
+    for operator in ("Add", "Mul", "Add", "Add"):  # of the bias, by the inverse deviation, of the columns, of the rows
+        if scores is None or scores.op_type != operator:
+            return None
+        scores = _before(scores)
+    if weighted is None or scores is None or {weighted.op_type, scores.op_type} != {"MatMul"}:
+        return None
+    _, height, width, keys = shape_at(scores.outputs[0], sizes)
+    result = weighted.outputs[0]
+    head_sizes = (_summed_channels(scores, sizes), shape_at(result, sizes)[-1])
     return _info(module_of(softmax), ADDED, 1, head_sizes, (height * width, keys), mask=False, typed=result)
+
+
+def _before(node: ir.Node) -> ir.Node | None:
+    return node.inputs[0].producer() if node.inputs[0] is not None else None
 
 
 def _summed_channels(product: ir.Node, sizes: Mapping[str, int]) -> int:

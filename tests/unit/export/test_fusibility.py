@@ -1,5 +1,6 @@
 """The table of attentions: what is counted, and who fuses them."""
 
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -9,6 +10,7 @@ from perceiver_deploy.export.fusibility import list_attentions, require_suited
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime
 from perceiver_deploy.export.trace import trace_model
+from perceiver_deploy.manifest import Axis
 from tests.factories import small_model
 
 
@@ -85,3 +87,20 @@ def test_attention_of_opset_23_is_refused_below_that_opset():
 def test_attention_of_opset_23_is_refused_for_tensorrt(runtime):
     with pytest.raises(UsageError, match=f"which {runtime} reads only in half precision.*--for openvino"):
         require_suited(GraphOptions(attention="opset23", opset=23), ["openvino", runtime])
+
+
+def test_a_softmax_and_a_loop_of_another_model_are_no_attentions():
+    model = ir.from_proto(
+        onnx.parser.parse_model(
+            """
+            <ir_version: 9, opset_import: ["" : 20]>
+            other (float[batch, 4] x, int64 count, bool go) => (float[batch, 4] y, float[batch, 4] z) {
+                y = Softmax(x)
+                z = Loop(count, go, x) <body = turn (int64 i, bool c, float[batch, 4] s)
+                    => (bool c2, float[batch, 4] t) { c2 = Identity(c) t = Add(s, s) }>
+            }
+            """
+        )
+    )
+    assert list_attentions(model, {"batch": Axis(opt=1)}) == []
+    assert count_flops(model, {"batch": 1}) == {}
