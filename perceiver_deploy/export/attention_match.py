@@ -94,6 +94,13 @@ def constant_array(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def float64(value: ir.Value | None) -> np.ndarray:
+    """The content of an initialiser, where there is one."""
+    array = constant_array(value)
+    assert array is not None
+    return array.astype(np.float64)
+
+
 def sole_user(value: ir.Value) -> ir.Node | None:
     """The one node that reads a value, or what was quantised or cast of it, once; None where several do."""
     users = list(value.uses())

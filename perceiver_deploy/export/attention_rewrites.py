@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.attention_match import Attention, Output, Projection
+from perceiver_deploy.export.attention_match import Attention, Output, Projection, float64
 from perceiver_deploy.export.tape import Tape
 
 
@@ -33,12 +33,12 @@ class ProjectedAttention:
 
     def weight(self, side: Projection) -> np.ndarray:
         """[heads, channels in, head size]."""
-        weight = _float64(side.weight)
+        weight = float64(side.weight)
         return weight.reshape(len(weight), self.found.heads, -1).transpose(1, 0, 2)
 
     def bias(self, side: Projection) -> np.ndarray:
         """[heads, 1, head size], to be read only where there is one."""
-        return _float64(side.bias).reshape(self.found.heads, 1, -1)
+        return float64(side.bias).reshape(self.found.heads, 1, -1)
 
     def value_to_output(self) -> np.ndarray:
         """Value and output projection in one: [heads, kv channels, channels out]."""
@@ -46,7 +46,7 @@ class ProjectedAttention:
 
     def output_weight(self) -> np.ndarray:
         """[heads, head size, channels out]."""
-        weight = _float64(self.output.weight)
+        weight = float64(self.output.weight)
         return weight.reshape(self.found.heads, -1, weight.shape[1])
 
 
@@ -102,7 +102,7 @@ def project_output_early(attention: ProjectedAttention) -> None:
 def _biases(attention: ProjectedAttention) -> tuple[np.ndarray | None, ir.Value | None]:
     """What passes through softmax of both biases, as its rows sum to 1, and the output's if it is behind factors."""
     output, bias = attention.output, attention.output.bias
-    passed = [] if output.factors or bias is None else [_float64(bias)]
+    passed = [] if output.factors or bias is None else [float64(bias)]
     if attention.value.bias is not None:
         passed.append((attention.bias(attention.value) @ attention.output_weight()).sum(axis=(0, 1)))
     return (np.sum(passed, axis=0) if passed else None), (bias if output.factors else None)
@@ -124,9 +124,3 @@ def _feed(matmul: ir.Node, first: ir.Value | None, second: ir.Value) -> None:
     assert result.shape is not None
     assert second.shape is not None
     result.shape = ir.Shape([*result.shape[:-1], second.shape[-1]])
-
-
-def _float64(value: ir.Value | None) -> np.ndarray:
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy().astype(np.float64)

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.attention_match import constant_array
+from perceiver_deploy.export.attention_match import constant_array, float64
 from perceiver_deploy.export.grid_match import GridTokens, joined
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.tape import Tape
@@ -110,13 +110,6 @@ class Positions:
         epsilon = tape.number(norm.attributes.get_float("epsilon", 1e-5))
         deviation = tape.op("Sqrt", [tape.like(variance, "Add", epsilon)], one)
         return cls(content, tape.op("Reciprocal", [deviation], one), rows, columns)
-
-
-def float64(value: ir.Value | None) -> np.ndarray:
-    """The content of an initialiser."""
-    array = constant_array(value)
-    assert array is not None
-    return array.astype(np.float64)
 
 
 def shape_of(value: ir.Value) -> list[int | ir.SymbolicDim]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.attention_match import Attention, Projection
-from perceiver_deploy.export.grid_norm import NormedGrid, Positions, float64, shape_of
+from perceiver_deploy.export.attention_match import Attention, Projection, float64
+from perceiver_deploy.export.grid_norm import NormedGrid, Positions, shape_of
 from perceiver_deploy.export.row_loop import loop_over_rows, rows_body
 from perceiver_deploy.export.tape import Tape
 
