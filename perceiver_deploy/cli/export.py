@@ -61,11 +61,11 @@ if TYPE_CHECKING:
 @click.option("--no-reassociate", is_flag=True, help="Leave attentions as the model writes them.")
 @click.option(
     "--attention",
-    type=click.Choice(["portable", "onnxruntime", "opset23", "rows", "all-rows"]),
-    default="portable",
+    type=click.Choice(["auto", "portable", "onnxruntime", "opset23", "rows", "all-rows"]),
+    default="auto",
     show_default=True,
     help="How attentions are written: onnxruntime needs --for onnxruntime, opset23 needs --opset 23 and a --for; rows "
-    "and all-rows, for large grids on CPUs, need --for onnxruntime or openvino.",
+    "and all-rows, for large grids, need --for onnxruntime or openvino, with which auto chooses them.",
 )
 @click.option("--pad-heads", is_flag=True, help="Fill heads up to a multiple of 8 channels, for TensorRT's kernels.")
 @force_option

@@ -12,6 +12,7 @@ from perceiver_deploy.manifest import Precision, RuntimeName
 FIRST_OPSET, LAST_OPSET = 17, 23
 """LayerNormalization came with opset 17; opset 23 is the newest that the exporter's passes were tried with."""
 DEFAULT_RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "tensorrt-rtx")
+ON_CPU: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
 
 
 class Reads(NamedTuple):

@@ -16,8 +16,9 @@ import onnx_ir as ir
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.attention_match import Attention, find_attentions, sole_user
+from perceiver_deploy.export.compatibility import ON_CPU
 from perceiver_deploy.export.flops import ATTENTION_OPERATORS, shape_at, turns
-from perceiver_deploy.export.options import BY_ROW, FUSED, GraphOptions
+from perceiver_deploy.export.options import BY_ROW, BY_ROW_OPSET, FUSED, GraphOptions
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.passes.fused_attention import ATTENTION_OPSET
 from perceiver_deploy.export.passes.padded_heads import HEAD_MOST, HEAD_MULTIPLE
@@ -50,6 +51,15 @@ class AttentionInfo:
     count: int = 1
 
 
+def choose_form(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> GraphOptions:
+    """The options with `auto` replaced: large grids by row where only CPUs run the graph, else plain operators."""
+    if options.attention != "auto":
+        return options
+    if not options.reassociate or options.opset < BY_ROW_OPSET or not set(runtimes) <= set(ON_CPU):
+        return replace(options, attention="portable")
+    return replace(options, attention="all-rows" if set(runtimes) == {"onnxruntime"} else "rows")
+
+
 def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> None:
     """Check the form of the attentions against the runtimes and the opset.
 
@@ -74,7 +84,7 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
             "precision and at head sizes that it has a kernel for, while the export is in float32. "
             "Give --for onnxruntime or --for openvino, or leave --attention out."
         )
-    if options.attention in BY_ROW and (gpus := [each for each in runtimes if each not in ("onnxruntime", "openvino")]):
+    if options.attention in BY_ROW and (gpus := [each for each in runtimes if each not in ON_CPU]):
         raise UsageError(
             f"--attention {options.attention} writes loops over rows, for processors: {', '.join(gpus)} would run "
             "hundreds of small steps one after the other. Give --for onnxruntime or --for openvino, or leave "

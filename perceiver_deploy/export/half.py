@@ -78,7 +78,7 @@ def _require_convertible(model: ir.Model) -> None:
         if any(attribute.type in subgraphs for attribute in node.attributes.values()):
             raise ExportError(
                 f"{node.name} ({node.op_type}) is control flow, whose precision cannot be changed. "
-                "Export the checkpoint again without --attention rows or all-rows, which are for fp32 and int8."
+                "Export the checkpoint again with --attention portable; loops over rows are for fp32 and int8."
             )
         for value in node.outputs:
             if value.dtype is None and value.uses():

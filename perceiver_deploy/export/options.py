@@ -17,11 +17,13 @@ AXES = "perceiver_deploy.axes"
 FUSED = "fused"
 """What is said of an attention that an engine computes as one kernel; anything else is why not."""
 
-AttentionForm = Literal["portable", "onnxruntime", "opset23", "rows", "all-rows"]
+AttentionForm = Literal["auto", "portable", "onnxruntime", "opset23", "rows", "all-rows"]
 """How an attention is written: in plain operators, as onnxruntime's own operator, as `Attention` of opset 23, or where
 it is over a large grid with the features of rows and columns apart: as a Loop over rows where the grid has the keys
-(`rows`), and where it has the queries too (`all-rows`)."""
+(`rows`), and where it has the queries too (`all-rows`). `auto` is one of these that suits all runtimes."""
 BY_ROW: tuple[AttentionForm, ...] = ("rows", "all-rows")
+BY_ROW_OPSET = 18
+"""The first whose ReduceMax takes its axes as a Loop over rows gives them."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class GraphOptions:
 
     `reassociate`: let each attention project its small side, where that takes fewer multiply-adds.
     `opset`: version of ONNX's operators, 17 to 23.
-    `attention`: how attentions are written.
+    `attention`: how attentions are written; where no runtimes are named, `auto` is `portable`.
     `pad_heads`: fill heads up to a multiple of 8 channels, which fused kernels of TensorRT take.
     `external_above`: bytes of weights beyond which they are kept in a file of their own.
     """
 
     reassociate: bool = True
     opset: int = OPSET
-    attention: AttentionForm = "portable"
+    attention: AttentionForm = "auto"
     pad_heads: bool = False
     external_above: int = EXTERNAL_ABOVE

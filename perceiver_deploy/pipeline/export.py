@@ -16,10 +16,10 @@ from perceiver_deploy.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity import Verdict, failure_text
 from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
-from perceiver_deploy.export.fusibility import require_suited
+from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, ON_CPU, require_readable
+from perceiver_deploy.export.fusibility import choose_form, require_suited
 from perceiver_deploy.export.options import BY_ROW, GraphOptions
-from perceiver_deploy.export.passes.by_row import KEYS, LEAST_SCORES, QUERIES
+from perceiver_deploy.export.passes.by_row import KEYS, LEAST_SCORES, LEFT, QUERIES
 from perceiver_deploy.manifest import Manifest, RuntimeName, Signature, StageName, Variant
 from perceiver_deploy.model.checkpoints.loading import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.native import CONFIG_NAME, save_weights
@@ -106,10 +106,10 @@ def export_model(
         ParityError: the gate failed; the evidence is in `PATH.failed/`.
     """
     path = Path(path)
-    options = options or GraphOptions()
-    wanted = DEFAULT_RUNTIMES if runtimes is None else runtimes
-    require_readable(options.opset, wanted)
-    require_suited(options, wanted)
+    asked, wanted = options or GraphOptions(), DEFAULT_RUNTIMES if runtimes is None else runtimes
+    require_readable(asked.opset, wanted)
+    require_suited(asked, wanted)
+    options = choose_form(asked, wanted)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
@@ -122,7 +122,7 @@ def export_model(
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(traced):
             result.graphs = {stage.name: write_stage(stage, staging, _VARIANT, options) for stage in stages}
-        _require_rows(options, result.graphs)
+        _report_large_grids(asked, wanted, result.graphs)
         if validate:
             _pass_gate(traced, signature, stages, config, result, staging, gate_seconds)
         if config is not None:
@@ -133,14 +133,21 @@ def export_model(
     return result
 
 
-def _require_rows(options: GraphOptions, graphs: Mapping[StageName, ExportedGraph]) -> None:
-    """Refuse a form that no attention took."""
-    if options.attention in BY_ROW and not any(
-        graph.rewrites[KEYS] + graph.rewrites[QUERIES] for graph in graphs.values()
-    ):
+def _report_large_grids(
+    asked: GraphOptions, runtimes: Sequence[RuntimeName], graphs: Mapping[StageName, ExportedGraph]
+) -> None:
+    """Refuse a form that no attention took, and say where a form was not chosen that CPUs are faster with."""
+    counts = {name: sum(graph.rewrites.get(name, 0) for graph in graphs.values()) for name in (KEYS, QUERIES, LEFT)}
+    if asked.attention in BY_ROW and not counts[KEYS] + counts[QUERIES]:
         raise ExportError(
             f"No attention of this model is over a grid of rows and columns with {LEAST_SCORES:,} scores or more "
-            f"at the axes' opt sizes, which --attention {options.attention} is for. Leave --attention out."
+            f"at the axes' opt sizes, which --attention {asked.attention} is for. Leave --attention out."
+        )
+    if asked.attention == "auto" and counts[LEFT] and set(runtimes) & set(ON_CPU):
+        log.info(
+            "%d attentions are over a large grid. They are written for GPUs too; a bundle for CPUs alone "
+            "(--for openvino, --for onnxruntime) computes them row by row, in less time and memory",
+            counts[LEFT],
         )
 
 

@@ -12,6 +12,7 @@ from perceiver_deploy.errors import ExportError
 from perceiver_deploy.evaluate.parity import BOUNDS
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes import by_row
+from perceiver_deploy.export.passes.by_row import KEYS, LEFT, QUERIES
 from tests.factories import perturbed_model, relative_l2, small_model, text_inputs
 from tests.task_factories import TASK_CONFIGS
 from tests.unit.export.test_algebra import one_head
@@ -71,8 +72,10 @@ def by_row_bundle(tmp_path_factory):
     path = tmp_path_factory.mktemp("rows") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_row, "LEAST_SCORES", 0)
-        model, options = perturbed_model(one_head(TASK_CONFIGS["optical_flow"])), GraphOptions(attention="rows")
-        assert export_model(model, path, options=options, runtimes=("onnxruntime", "openvino")).verdicts
+        model = perturbed_model(one_head(TASK_CONFIGS["optical_flow"]))
+        result = export_model(model, path, runtimes=("onnxruntime", "openvino"))
+    assert result.verdicts
+    assert (result.graphs["full"].rewrites[KEYS], result.graphs["full"].rewrites[QUERIES]) == (1, 1)
     patches = np.random.default_rng(0).standard_normal((32, 2, 27, 9, 12), np.float32)
     np.savez(path.parent / "patches.npz", patches=patches)
     return path, convert_bundle(path, precision="int8", calibration=str(path.parent / "patches.npz"))
@@ -95,8 +98,18 @@ def test_the_int8_report_says_that_a_loop_stays_float32_and_fp16_is_refused(by_r
     assert report.left == {"encoder.cross_attention/Loop": "a Loop, whose products stay float32"}
     assert report.quantized == report.weight_gemms
     assert 0.5 < report.flops_share < 1
-    with pytest.raises(ExportError, match="without --attention rows"):
+    with pytest.raises(ExportError, match="with --attention portable"):
         convert_bundle(path, precision="fp16", calibration=str(path.parent / "patches.npz"))
+
+
+def test_a_bundle_for_gpus_too_keeps_plain_operators_and_says_what_cpus_would_gain(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(by_row, "LEAST_SCORES", 0)
+    caplog.set_level("INFO")
+    model = perturbed_model(one_head(TASK_CONFIGS["optical_flow"]))
+    result = export_model(model, tmp_path / "bundle", validate=False)
+    assert result.graphs["full"].rewrites[LEFT] == 2
+    assert "Loop" not in result.graphs["full"].operators
+    assert "2 attentions are over a large grid" in caplog.text
 
 
 @pytest.mark.parametrize(

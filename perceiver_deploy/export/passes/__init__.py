@@ -11,7 +11,7 @@ from onnxscript import optimizer
 from perceiver_deploy.export.options import BY_ROW, GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.batch_sharing import share_over_batch
-from perceiver_deploy.export.passes.by_row import attend_by_row
+from perceiver_deploy.export.passes.by_row import LEFT, attend_by_row, find_large_grids
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.no_ops import remove_no_ops
@@ -48,6 +48,8 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     elif options.attention in BY_ROW:
         in_loop = options.attention == "all-rows"
         rewrites |= attend_by_row(model, opt_sizes(signature.axes), loop_over_queries=in_loop)
+    elif left := find_large_grids(model, opt_sizes(signature.axes)):
+        rewrites[LEFT] = len(left)
     name_nodes(model)
     strip_metadata(model)
     return rewrites

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common
@@ -16,28 +17,51 @@ from perceiver_deploy.export.grid_queries import attend_from_queries
 
 LEAST_SCORES = 1 << 24
 """Scores of an attention, 64 MiB in float32, from which on they do not stay in a processor's caches."""
-KEYS, QUERIES = "keys by row", "queries by row"
+KEYS, QUERIES, LEFT = "keys by row", "queries by row", "large grids left"
 
 
-def attend_by_row(model: ir.Model, sizes: Mapping[str, int], *, loop_over_queries: bool) -> dict[str, int]:
-    """Rewrite attentions of at least `LEAST_SCORES` whose keys, or queries, are the normed tokens of a grid.
+@dataclass(frozen=True)
+class OverGrid:
+    """An attention whose keys are the normed tokens of a grid, or whose queries are, over the keys given."""
 
-    Where they are keys and values, no more than a row's scores are held at a time; where they are queries, only with
-    `loop_over_queries`, for an engine that does not fuse attentions.
+    attention: Attention
+    normed: NormedGrid
+    keys: Projection | None
 
-    Requires: the form of `grid_match`, products reassociated. Ensures: the same function. Returns how many attentions
-    were changed by what the tokens are.
+
+def find_large_grids(model: ir.Model, sizes: Mapping[str, int]) -> list[OverGrid]:
+    """Attentions of at least `LEAST_SCORES` whose keys, or queries, are the normed tokens of a grid.
+
+    Requires: the form of `grid_match`, products reassociated.
     """
-    counts = {KEYS: 0, QUERIES: 0}
-    written: dict[tuple[ir.Value, float], Positions] = {}
+    found = []
     for attention in find_attentions(model):
         if attention.mask is not None or math.prod(shape_at(attention.scores.outputs[0], sizes)[1:]) < LEAST_SCORES:
             continue
         if (normed := _keys(attention)) is not None:
-            attend_over_keys(attention, normed, _positions(normed, written))
+            found.append(OverGrid(attention, normed, None))
+        elif (normed := _queries(attention)) is not None and (keys := _unbiased_key(attention)) is not None:
+            found.append(OverGrid(attention, normed, keys))
+    return found
+
+
+def attend_by_row(model: ir.Model, sizes: Mapping[str, int], *, loop_over_queries: bool) -> dict[str, int]:
+    """Rewrite the attentions of `find_large_grids`.
+
+    Where the grid has the keys and values, no more than a row's scores are held at a time; where it has the queries,
+    only with `loop_over_queries`, for an engine that does not fuse attentions.
+
+    Ensures: the same function. Returns how many attentions were changed by what the grid has.
+    """
+    counts = {KEYS: 0, QUERIES: 0}
+    written: dict[tuple[ir.Value, float], Positions] = {}
+    for over in find_large_grids(model, sizes):
+        positions = _positions(over.normed, written)
+        if over.keys is None:
+            attend_over_keys(over.attention, over.normed, positions)
             counts[KEYS] += 1
-        elif (normed := _queries(attention)) is not None and (key := _key(attention)) is not None:
-            attend_from_queries(attention, normed, _positions(normed, written), key, in_loop=loop_over_queries)
+        else:
+            attend_from_queries(over.attention, over.normed, positions, over.keys, in_loop=loop_over_queries)
             counts[QUERIES] += 1
     common.RemoveUnusedNodesPass()(model)
     return counts
@@ -75,5 +99,5 @@ def _queries(attention: Attention) -> NormedGrid | None:
     return NormedGrid.of(query.source)
 
 
-def _key(attention: Attention) -> Projection | None:
+def _unbiased_key(attention: Attention) -> Projection | None:
     return attention.key if attention.key is not None and attention.key.bias is None else None

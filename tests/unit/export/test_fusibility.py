@@ -6,7 +6,7 @@ import pytest
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.flops import count_flops
-from perceiver_deploy.export.fusibility import list_attentions, require_suited
+from perceiver_deploy.export.fusibility import choose_form, list_attentions, require_suited
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime
 from perceiver_deploy.export.trace import trace_model
@@ -87,6 +87,23 @@ def test_attention_of_opset_23_is_refused_below_that_opset():
 def test_attention_of_opset_23_is_refused_for_tensorrt(runtime):
     with pytest.raises(UsageError, match=f"which {runtime} reads only in half precision.*--for openvino"):
         require_suited(GraphOptions(attention="opset23", opset=23), ["openvino", runtime])
+
+
+@pytest.mark.parametrize(
+    ("options", "runtimes", "form"),
+    [
+        ({}, ["onnxruntime", "openvino"], "rows"),
+        ({}, ["openvino"], "rows"),
+        ({}, ["onnxruntime"], "all-rows"),
+        ({}, ["onnxruntime", "openvino", "tensorrt-rtx"], "portable"),
+        ({"opset": 17}, ["openvino"], "portable"),
+        ({"reassociate": False}, ["openvino"], "portable"),
+        ({"attention": "portable"}, ["openvino"], "portable"),
+        ({"attention": "opset23", "opset": 23}, ["openvino"], "opset23"),
+    ],
+)
+def test_large_grids_are_attended_by_row_where_only_cpus_run_the_graph(options, runtimes, form):
+    assert choose_form(GraphOptions(**options), runtimes).attention == form
 
 
 def test_a_softmax_and_a_loop_of_another_model_are_no_attentions():
