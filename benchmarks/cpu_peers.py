@@ -1,7 +1,7 @@
 """How fast is INT8 on this CPU beside transformers' eager model and the other ways of quantising it?
 
 Full-size models are randomly initialised Hugging Face models of the published configurations. Ours are made by the
-verbs `export`, of fourier and flow with `--attention rows`, and `convert`, with its defaults and with `--for cpu`;
+verbs `export`, of fourier and flow for CPUs alone, and `convert`, with its defaults and with `--for cpu`;
 peers take transformers' model through torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO
 in bf16, NNCF's post-training INT8 in an environment of its own. All run in turn, batch 1, with our graph's matrix
 products alone in float32 and int8 (the limits). Shipped models run on a row of their own data beside our eager model,

@@ -43,7 +43,7 @@ class Shipped:
     burst: int = 11
 
 
-_BY_ROW = ("--attention", "rows", "--for", "onnxruntime", "--for", "openvino")
+_FOR_CPUS = ("--for", "onnxruntime", "--for", "openvino")
 _FOUR_TIMES = (Target("int8 speed-up", 4.0),)
 _FOUR_TIMES_BY_ANY = (Target("best speed-up", 4.0),)
 
@@ -57,7 +57,7 @@ MODELS: dict[str, FullSize | Shipped] = {
             Target("int8 limit over int8 seconds", 0.85),
         ),
         rounds=15,
-        export=_BY_ROW,
+        export=_FOR_CPUS,
     ),
     "language": FullSize("language", _FOUR_TIMES),
     "language-256": FullSize("language-256", _FOUR_TIMES, peers=SOON_MADE),
@@ -70,7 +70,7 @@ MODELS: dict[str, FullSize | Shipped] = {
         fresh=True,
         calibration=2,
         peers=SOON_MADE,
-        export=_BY_ROW,
+        export=_FOR_CPUS,
     ),
     "digits": Shipped("digits", "digits", _FOUR_TIMES_BY_ANY),
     "sentiment": Shipped("sentiment", "sentiment", _FOUR_TIMES_BY_ANY),
