@@ -72,10 +72,16 @@ def measure_drops(outputs: Arrays, eager: Arrays, data: Split, metrics: Sequence
     return tuple(_measure_drop(metric, outputs, eager, data) for metric in metrics)
 
 
+def _not_finite(outputs: Arrays, eager: Arrays) -> bool:
+    """Whether a value is no finite number where eager's is one: the largest of NaNs is an answer too."""
+    return any((np.isfinite(wanted) & ~np.isfinite(outputs[name])).any() for name, wanted in eager.items())
+
+
 def _measure_drop(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> Drop:
     found, wanted = (example_scores(metric, each, data) for each in (outputs, eager))
     eager_value = float(np.nanmean(wanted))
-    if (np.isnan(found) & ~np.isnan(wanted)).any():  # outputs that give no score have lost everything
+    no_score = np.isnan(found) & ~np.isnan(wanted)
+    if no_score.any() or _not_finite(outputs, eager):  # these have lost everything
         return Drop(metric.name, metric.unit, eager_value, np.nan, np.inf, (np.inf, np.inf), len(wanted), None)
     value = float(np.nanmean(found))
     better, worse = (wanted, found) if metric.higher_is_better else (found, wanted)

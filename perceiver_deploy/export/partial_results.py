@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +44,10 @@ class PartialResults:
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 arrays, steps = {name: file[f"tensor.{name}"] for name in statistics}, int(file["steps"])
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            for name, statistic in statistics.items():
+                if (found := arrays[name].shape) != (expected := statistic.to_array().shape):
+                    raise ValueError(f"{name} has the shape {found}; expected {expected}")
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             log.warning("Partial results %s cannot be used (%s); calibrating from the beginning", self._path, error)
             return 0
         for name, statistic in statistics.items():

@@ -28,6 +28,8 @@ with requires("cpu", "Quantising"):
     from onnxruntime.quantization.quant_utils import DEQUANT_OUTPUT_SUFFIX
 
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_LEAST, _MOST = 255 * float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max) / 2
+"""Magnitudes of a range whose scale float32 holds, without being subnormal."""
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _SHAPES_KNOWN = {"onnx.infer": "onnxruntime.quant"}
 """Metadata by which the quantiser knows that it need not infer shapes: an exported graph has them."""
@@ -99,10 +101,12 @@ def _require_range(name: str, thresholds: Mapping[str, tuple[float, float]]) -> 
     if name not in thresholds:
         raise ExportError(f"Tensor {name} has no range: it was never seen. Calibrate on the graph that is quantised.")
     low, high = thresholds[name]
-    if not (np.isfinite(low) and np.isfinite(high) and low <= high) or low == high == 0:
+    usable = _LEAST <= max(abs(low), abs(high)) <= _MOST  # false of a NaN
+    if not (usable and low <= high):
         raise ExportError(
-            f"Tensor {name} has the range {low:g} to {high:g}, from which no scale follows; expected finite numbers "
-            "that are not both 0. Calibrate on data that the tensor answers to, or keep the nodes that read it."
+            f"Tensor {name} has the range {low:g} to {high:g}, from which no scale follows; expected numbers that "
+            f"float32 holds, one of which is {_LEAST:.1g} or more away from 0. "
+            "Calibrate on data that the tensor answers to."
         )
 
 

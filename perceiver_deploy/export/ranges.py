@@ -71,8 +71,8 @@ def read_ranges(path: Path) -> Ranges:
     """
     try:
         return Ranges.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Ranges {path} cannot be read: {error.strerror}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"Ranges {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
     except ValidationError as error:
         problem = error.errors()[0]
         raise InputError(

@@ -216,6 +216,7 @@ def _key(held_out: HeldOut, conversion: Conversion, bundle: Bundle, runtimes: Se
         "graphs": [bundle.graph_digest(file) for file in source.values()],
         "variant": conversion.variant,
         "recipe": conversion.recipe,
+        "ranges": {stage: ranges.model_dump() for stage, ranges in conversion.ranges.items()},
         "held_out": [held_out.sha256, held_out.metrics is not None],
         "runtimes": list(runtimes),
         "environment": Environment.here().packages,

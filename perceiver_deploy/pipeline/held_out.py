@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DATA_SETS, DataSet, Split, load_dataset
@@ -98,10 +100,29 @@ def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -
     shared = {name: array for name, array in arrays.items() if name not in batched}
     rows = len(next(iter(batched.values())))
     metrics = None if labels is None else _metrics(manifest, path)
-    if labels is not None and len(labels) != rows:
-        raise InputError(f"{path} has {len(labels)} labels for {rows} examples; expected one an example.")
+    if labels is not None:
+        _check_labels(labels, rows, manifest, path)
     split = Split(batched, np.arange(rows) if labels is None else labels, shared)
     return HeldOut(str(path), split, metrics, digest)
+
+
+def _check_labels(labels: NDArray[Any], rows: int, manifest: Manifest, path: Path) -> None:
+    """One an example; of a classification, one of the classes."""
+    if len(labels) != rows:
+        raise InputError(f"{path} has {len(labels)} labels for {rows} examples; expected one an example.")
+    if manifest.task not in _CLASSIFICATION:
+        return
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path} has labels {labels.dtype} {list(labels.shape)}; expected whole numbers [{rows}], the index "
+            "of each example's class."
+        )
+    classes = manifest.stages["full"].outputs[0].shape[-1]
+    if isinstance(classes, int) and (wrong := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+        raise InputError(
+            f"{path} has the label {labels[wrong[0]]} at example {wrong[0]}; expected 0 to {classes - 1}, the model's "
+            "classes. Leave out examples of other classes."
+        )
 
 
 def _metrics(manifest: Manifest, path: Path) -> tuple[Metric, ...]:

@@ -71,6 +71,14 @@ def test_outputs_that_are_no_numbers_have_lost_everything():
     assert Judgement({"onnxruntime": [lost]}).excess(MaxDrop(1.0)) == np.inf
 
 
+def test_a_class_that_is_the_largest_of_no_numbers_is_no_answer():
+    eager = one_hot([0, 0])
+    split = Split({"pixels": np.zeros(2)}, np.zeros(2, int))
+    for value in (np.nan, np.inf):
+        (lost,) = measure_drops({"logits": np.full((2, 3), value, np.float32)}, eager, split, [TOP1])
+        assert lost.drop == np.inf
+
+
 def agreement(outputs, eager, **inputs):
     rows = len(next(iter(eager.values())))
     split = Split(inputs or {"x": np.zeros(rows)}, np.arange(rows))

@@ -91,9 +91,21 @@ def test_a_killed_calibration_goes_on_where_it_was(graph, monkeypatch, tmp_path)
     assert not partial.exists()
 
 
-def test_partial_results_that_cannot_be_read_are_begun_again(graph, tmp_path, caplog):
+def flipped_bytes(path):
+    np.savez_compressed(path, **{"tensor.y": np.arange(5000.0), "steps": np.array(1)})
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(content)
+
+
+def other_length(path):
+    np.savez(path, **{"tensor.y": np.zeros(7), "steps": np.array(1)})
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"half a file"), flipped_bytes, other_length])
+def test_partial_results_that_cannot_be_read_are_begun_again(damage, graph, tmp_path, caplog):
     partial = tmp_path / "partial.npz"
-    partial.write_bytes(b"half a file")
+    damage(partial)
     seen = observe(graph, ["y"], batches, partial=partial)
     assert seen["y"].low == -54
     assert "calibrating from the beginning" in caplog.text

@@ -131,6 +131,8 @@ def test_values_weighted_by_probabilities_that_int8_loses_stay_float(tmp_path, s
     [
         ({}, "Tensor h has no range: it was never seen"),
         ({"h": (0.0, 0.0)}, "Tensor h has the range 0 to 0, from which no scale follows"),
+        ({"h": (0.0, 1e300)}, "Tensor h has the range 0 to 1e\\+300, from which no scale follows"),
+        ({"h": (0.0, 1e-320)}, "Tensor h has the range 0 to 9.99989e-321, from which no scale follows"),
         ({"h": (-np.inf, 1.0)}, "Tensor h has the range -inf to 1"),
         ({"h": (2.0, -2.0)}, "Tensor h has the range 2 to -2"),
     ],
