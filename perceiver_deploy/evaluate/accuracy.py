@@ -69,19 +69,15 @@ class Drop:
 
 def measure_drops(outputs: Arrays, eager: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Drop, ...]:
     """What each metric lost on a split for which both outputs are."""
-    return tuple(_measure_drop(metric, outputs, eager, data) for metric in metrics)
+    finite = not any((np.isfinite(wanted) & ~np.isfinite(outputs[name])).any() for name, wanted in eager.items())
+    return tuple(_measure_drop(metric, outputs, eager, data, finite=finite) for metric in metrics)
 
 
-def _not_finite(outputs: Arrays, eager: Arrays) -> bool:
-    """Whether a value is no finite number where eager's is one: the largest of NaNs is an answer too."""
-    return any((np.isfinite(wanted) & ~np.isfinite(outputs[name])).any() for name, wanted in eager.items())
-
-
-def _measure_drop(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> Drop:
+def _measure_drop(metric: Metric, outputs: Arrays, eager: Arrays, data: Split, *, finite: bool) -> Drop:
+    """`finite`: whether outputs are where eager's are. Others have lost everything: NaNs have a largest one too."""
     found, wanted = (example_scores(metric, each, data) for each in (outputs, eager))
     eager_value = float(np.nanmean(wanted))
-    no_score = np.isnan(found) & ~np.isnan(wanted)
-    if no_score.any() or _not_finite(outputs, eager):  # these have lost everything
+    if not finite or (np.isnan(found) & ~np.isnan(wanted)).any():
         return Drop(metric.name, metric.unit, eager_value, np.nan, np.inf, (np.inf, np.inf), len(wanted), None)
     value = float(np.nanmean(found))
     better, worse = (wanted, found) if metric.higher_is_better else (found, wanted)

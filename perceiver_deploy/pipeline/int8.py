@@ -13,6 +13,7 @@ import onnx_ir as ir
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.environment import int8_problem
+from perceiver_deploy.export.compatibility import ON_CPU
 from perceiver_deploy.export.description import describe_graph
 from perceiver_deploy.export.equalisation import ChannelPeaks, equalise, equalised_tensors
 from perceiver_deploy.export.graph_files import external_above, write_graph
@@ -31,7 +32,7 @@ METHOD: Method = "minmax"
 CALIBRATION_SAMPLES = 256
 Target = Literal["cpu", "tensorrt"]
 RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
-    "cpu": ("onnxruntime", "openvino"),
+    "cpu": ON_CPU,
     "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
 }
 """The runtimes that a variant for a target is for."""
