@@ -13,7 +13,8 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.tuning import Finding, TuneResult
+    from perceiver_deploy.pipeline.tuning import TuneResult
+    from perceiver_deploy.runtimes.tuned import Finding
 
 
 def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
@@ -48,17 +49,24 @@ def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[st
     "variants count whose conversion kept that.",
 )
 @click.option("--data", help="What --max-drop is measured on here: data set (its test split) or .npz file.")
+@click.option("--again", is_flag=True, help="Measure even if nothing has changed since the last time.")
 def command(
-    bundle: Path, batch: int, sizes: dict[str, int], seconds: float, max_drop: str | None, data: str | None
+    bundle: Path,
+    batch: int,
+    sizes: dict[str, int],
+    seconds: float,
+    max_drop: str | None,
+    data: str | None,
+    again: bool,
 ) -> Outcome:
     """Measure the runtimes, variants, thread counts and precision hints that keep the contract on this machine.
 
     The fastest is kept in the user's cache; `load` and `run` use it as long as the processor, the cores and the
-    versions of the runtimes are the same.
+    versions of the runtimes are the same. What was asked before and has not changed since is not measured again.
     """
     from perceiver_deploy.pipeline.tuning import tune_bundle
 
-    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds, max_drop=max_drop, data=data)
+    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds, max_drop=max_drop, data=data, again=again)
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 
@@ -77,6 +85,8 @@ def _show(console: Console, result: TuneResult) -> None:
         console.print(f"refused: {way}: {reason}")
     if result.remark is not None:
         console.print(result.remark)
+    if not result.measured:
+        console.print("Measured before, and nothing has changed since. Measure again with --again.")
     console.print(f"Chosen: {result.chosen}. Kept in {result.file}; load() and run use it on this machine.")
 
 
@@ -85,5 +95,5 @@ def _row(finding: Finding) -> tuple[str, ...]:
         "" if seconds is None else f"{1000 * seconds:.2f}" for seconds in (finding.first_seconds, finding.seconds)
     )
     interval = finding.times_fastest
-    times = "" if interval is None else f"{interval.low:.2f} to {interval.high:.2f}"
+    times = "" if interval is None else "{:.2f} to {:.2f}".format(*interval)
     return finding.runtime, finding.variant, finding.hint, str(finding.threads), alone, in_turn, times, finding.state

@@ -23,6 +23,7 @@ from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
+from perceiver_deploy.runtimes.tuned import way_text
 
 _FIRST_RUNS = 3
 _FIRST_SECONDS = 0.25
@@ -48,8 +49,7 @@ class Way:
     threads: int
 
     def __str__(self) -> str:
-        hint = "" if self.hint == "f32" else f", {self.hint} hint"
-        return f"{self.runtime} {self.variant}{hint}, {self.threads} thread{'s' * (self.threads > 1)}"
+        return way_text(self.runtime, self.variant, self.hint, self.threads)
 
     @property
     def numbers(self) -> tuple[str, str, str]:

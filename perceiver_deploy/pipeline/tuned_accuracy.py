@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.metrics import Run, collect_outputs
-from perceiver_deploy.errors import BoundError, UsageError
+from perceiver_deploy.errors import BoundError
 from perceiver_deploy.evaluate.accuracy import measure_drops
 from perceiver_deploy.evaluate.agreement import agreement_metrics
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
 from perceiver_deploy.pipeline.candidates import AccuracyCheck, Way
 from perceiver_deploy.pipeline.contract_trials import read_judgement
-from perceiver_deploy.pipeline.held_out import HeldOut, held_out_data
+from perceiver_deploy.pipeline.held_out import HeldOut
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import load
 
 
-def accuracy_check(bundle: Bundle, max_drop: MaxDrop | str | None, data: str | Path | None) -> AccuracyCheck | None:
-    """What ways of running are held to; nothing where `max_drop` is not given.
+def accuracy_check(bundle: Bundle, contract: MaxDrop | None, held_out: HeldOut | None) -> AccuracyCheck | None:
+    """What ways of running are held to, on held-out data where there are any; nothing without a contract.
 
     Raises:
-        UsageError: `data` without `max_drop`, or a `max_drop` that cannot be read.
-        InputError, BundleError, MissingError: as `held_out_data`, and where eager cannot be run.
+        InputError, BundleError, MissingError: eager cannot be run.
     """
-    if max_drop is None:
-        if data is not None:
-            raise UsageError("data is what max_drop is measured on; give max_drop too, or leave data out.")
+    if contract is None:
         return None
-    contract = MaxDrop.parse(max_drop) if isinstance(max_drop, str) else max_drop
-    if data is None:
+    if held_out is None:
         return lambda way, run: _require_stated(bundle, contract, way)
-    held_out = held_out_data(bundle, data, None)
     log.info("Running eager on %d examples of %s", len(held_out.split), held_out.name)
     with load(bundle, runtime="torch") as session:
         eager = collect_outputs(session.run, held_out.split)

@@ -6,9 +6,11 @@ import contextlib
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import ValidationError
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import write_whole
@@ -18,11 +20,21 @@ from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.ranking import LEAST_ROUNDS, Interval, Ranking, rank
 from perceiver_deploy.evaluate.workers import time_round_robin
 from perceiver_deploy.manifest import Manifest
-from perceiver_deploy.pipeline.candidates import Tryout, Way, ways_to_run
+from perceiver_deploy.pipeline.candidates import AccuracyCheck, Tryout, Way, ways_to_run
+from perceiver_deploy.pipeline.held_out import HeldOut, held_out_data
 from perceiver_deploy.pipeline.tuned_accuracy import accuracy_check
 from perceiver_deploy.pipeline.validation_samples import golden_samples
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.tuned import Environment, TunedChoice, Tuning, tuning_path, write_tuning
+from perceiver_deploy.runtimes.tuned import (
+    Environment,
+    Finding,
+    Question,
+    State,
+    Tuning,
+    read_tuning,
+    tuning_path,
+    write_tuning,
+)
 
 SECONDS = 60.0
 _TRYOUT_SHARE = 0.6
@@ -32,38 +44,17 @@ _SETTLE = 0.05
 """Seconds between runs. The threads of onnxruntime spin for 40 ms after one (measured, 1.32), on cores that the next
 candidate needs; a candidate of one thread has none that could."""
 
-State = Literal["ranked", "slow", "refused", "not tried"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What became of one way of running the bundle.
-
-    `first_seconds` is the least of the times when it was tried alone, perhaps on a busier machine than others;
-    `seconds` the median time when it was ranked, and `times_fastest` the 95 % interval of its time over that of the
-    fastest; `reason` why it was refused.
-    """
-
-    runtime: str
-    variant: str
-    hint: str
-    threads: int
-    state: State
-    first_seconds: float | None = None
-    seconds: float | None = None
-    times_fastest: Interval | None = None
-    reason: str | None = None
-
 
 @dataclass(frozen=True)
 class TuneResult:
-    """The choice, all findings with the choice first, and the file that `load` reads it from.
+    """The choice, all findings with the choice first, and the file that `load` reads them from.
 
-    `remark` says when the machine was too noisy to rank.
+    `measured` is False where a tuning that was kept still holds; `remark` says when the machine was too noisy to rank.
     """
 
     bundle: str
     chosen: str
+    measured: bool
     findings: tuple[Finding, ...]
     remark: str | None
     sizes: dict[str, int]
@@ -73,7 +64,8 @@ class TuneResult:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
-        return {**asdict(self), "environment": self.environment.model_dump()}
+        findings = [finding.model_dump() for finding in self.findings]
+        return {**vars(self), "findings": findings, "environment": self.environment.model_dump()}
 
 
 def tune_bundle(
@@ -84,8 +76,11 @@ def tune_bundle(
     seconds: float = SECONDS,
     max_drop: MaxDrop | str | None = None,
     data: str | Path | None = None,
+    again: bool = False,
 ) -> TuneResult:
     """Measure every way of running a bundle here, and keep the best in the user's cache, where `load` finds it.
+
+    What was measured for the same question in the same environment is not measured twice.
 
     Args:
         bundle: the bundle.
@@ -96,6 +91,7 @@ def tune_bundle(
         max_drop: by how much the task's metric may fall against eager (`MaxDrop`, or "0.5", or "1%"), on top of the
             numeric bounds. Without `data`, reduced precision counts only where the manifest says that it was kept.
         data: what `max_drop` is measured on, as `held_out` of `convert_bundle`; this takes its time beside `seconds`.
+        again: measure even so.
 
     Raises:
         UsageError: an axis or size that the bundle does not have, or `data` without `max_drop`.
@@ -106,17 +102,65 @@ def tune_bundle(
     """
     started = time.perf_counter()
     opened = Bundle.open(bundle)
-    manifest = opened.manifest
-    case = Case("tuning", _sizes(manifest, batch, sizes or {}))
-    accuracy = accuracy_check(opened, max_drop, data)
-    _require_cache(tuning_path(manifest))
-    ways = ways_to_run(opened)
+    file = tuning_path(opened.manifest)
+    contract = MaxDrop.parse(max_drop) if isinstance(max_drop, str) else max_drop
+    held_out = _held_out(opened, contract, data)
+    question = Question(
+        sizes=_sizes(opened.manifest, batch, sizes or {}),
+        max_drop=None if contract is None else str(contract),
+        data=None if data is None else str(data),
+        data_sha256=None if held_out is None else held_out.sha256,
+    )
+    _require_cache(file)
+    kept = None if again else _kept(opened, question)
+    tuning = kept or _measure(opened, question, accuracy_check(opened, contract, held_out), seconds)
+    if kept is None:
+        write_tuning(opened.manifest, tuning)
+    return TuneResult(
+        bundle=str(bundle),
+        chosen=str(tuning.findings[0]),
+        measured=kept is None,
+        findings=tuning.findings,
+        remark=tuning.remark,
+        sizes=question.sizes,
+        environment=tuning.environment,
+        file=str(file),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _held_out(bundle: Bundle, contract: MaxDrop | None, data: str | Path | None) -> HeldOut | None:
+    if data is None:
+        return None
+    if contract is None:
+        raise UsageError("data is what max_drop is measured on; give max_drop too, or leave data out.")
+    return held_out_data(bundle, data, None)
+
+
+def _kept(bundle: Bundle, question: Question) -> Tuning | None:
+    """The tuning that answers the question here."""
+    try:
+        kept = read_tuning(bundle.manifest)
+    except (OSError, ValidationError) as error:
+        log.info("The tuning that was kept cannot be read, and all is measured again: %s", error)
+        return None
+    if kept is None or kept.question != question:
+        return None
+    if difference := kept.environment.difference(Environment.here()):
+        log.info("Measuring again: %s", difference)
+        return None
+    return kept
+
+
+def _measure(bundle: Bundle, question: Question, accuracy: AccuracyCheck | None, seconds: float) -> Tuning:
+    started = time.perf_counter()
+    ways = ways_to_run(bundle)
     if not ways:
         raise MissingError(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"
         )
-    inputs = make_inputs(manifest.signature, case, manifest.preprocessing)
-    tryout = Tryout([*golden_samples(opened)], inputs, accuracy)
+    inputs = make_inputs(bundle.manifest.signature, Case("tuning", question.sizes), bundle.manifest.preprocessing)
+    tryout = Tryout([*golden_samples(bundle)], inputs, accuracy)
     with contextlib.closing(tryout):
         _try_out(ways, tryout, started + _TRYOUT_SHARE * seconds)
         finalists = [way for way in ways if way in tryout.workers]
@@ -129,26 +173,14 @@ def tune_bundle(
     medians = {way: statistics.median(samples[way]) for way in finalists}
     slow = sorted(tryout.seconds.keys() - medians.keys(), key=tryout.seconds.__getitem__)
     order = [*sorted(finalists, key=lambda way: (way != chosen, medians[way])), *slow]
-    tuning = Tuning(
-        bundle=str(opened.path.resolve()),
-        environment=Environment.here(),
-        sizes=case.sizes,
-        choices=tuple(
-            TunedChoice(runtime=way.runtime, variant=way.variant, hint=way.hint, threads=way.threads) for way in order
-        ),
-    )
-    file = write_tuning(manifest, tuning)
+    order += [way for way in ways if way not in order]
     intervals = dict(zip(finalists, ranking.intervals, strict=True))
-    everything = [*order, *(way for way in ways if way not in order)]
-    return TuneResult(
-        bundle=str(bundle),
-        chosen=str(chosen),
-        findings=tuple(_finding(way, tryout, medians, intervals) for way in everything),
+    return Tuning(
+        bundle=str(bundle.path.resolve()),
+        environment=Environment.here(),
+        question=question,
+        findings=tuple(_finding(way, tryout, medians, intervals) for way in order),
         remark=_remark(finalists, ranking) if ranking.noisy else None,
-        sizes=case.sizes,
-        environment=tuning.environment,
-        file=str(file),
-        seconds=time.perf_counter() - started,
     )
 
 
@@ -162,6 +194,7 @@ def _try_out(ways: Sequence[Way], tryout: Tryout, deadline: float) -> None:
 
 
 def _finding(way: Way, tryout: Tryout, medians: Mapping[Way, float], intervals: Mapping[Way, Interval]) -> Finding:
+    interval = intervals.get(way)
     return Finding(
         runtime=way.runtime,
         variant=way.variant,
@@ -170,7 +203,7 @@ def _finding(way: Way, tryout: Tryout, medians: Mapping[Way, float], intervals: 
         state=_state(way, tryout),
         first_seconds=tryout.seconds.get(way),
         seconds=medians.get(way),
-        times_fastest=intervals.get(way),
+        times_fastest=None if interval is None else (interval.low, interval.high),
         reason=tryout.refused.get(way),
     )
 

@@ -78,8 +78,10 @@ class OpenVinoSession(Session):
         except IndexError:
             request = self._model.create_infer_request()
         try:
-            results = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return {spec.name: np.array(results[spec.name]) for spec in self.outputs}
+            # in the plugin's own thread: what `infer` keeps for each thread that calls it grows (seen in 2026.4)
+            request.start_async(inputs, share_inputs=True)
+            request.wait()
+            return {spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.outputs}
         except RuntimeError as error:
             raise PerceiverDeployError(f"openvino failed while running: {error}") from error
         finally:

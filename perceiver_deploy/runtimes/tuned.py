@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -47,13 +48,34 @@ class Environment(Strict):
         return None
 
 
-class TunedChoice(Strict):
-    """One way of running a bundle that kept the contract."""
+State = Literal["ranked", "slow", "refused", "not tried"]
+
+
+class Finding(Strict):
+    """What became of one way of running a bundle.
+
+    `first_seconds` is the least of the times when it was tried alone, perhaps on a busier machine than others;
+    `seconds` the median time when it was ranked, and `times_fastest` the 95 % interval of its time over that of the
+    fastest; `reason` why it was refused.
+    """
 
     runtime: RuntimeName
     variant: str
     hint: Hint
     threads: int = Field(ge=1)
+    state: State
+    first_seconds: float | None = None
+    seconds: float | None = None
+    times_fastest: tuple[float, float] | None = None
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return way_text(self.runtime, self.variant, self.hint, self.threads)
+
+    @property
+    def of_use(self) -> bool:
+        """Whether it kept the contract."""
+        return self.state in ("ranked", "slow")
 
     @property
     def settings(self) -> RuntimeSettings:
@@ -61,14 +83,45 @@ class TunedChoice(Strict):
         return RuntimeSettings(threads=self.threads, hint=self.hint)
 
 
-class Tuning(Strict):
-    """All of a bundle's tuning: choices, best first, where and for which sizes they were measured."""
+class Question(Strict):
+    """What was asked for: sizes of all axes, and the contract with what it was measured on."""
 
-    format: Literal[1] = 1
+    sizes: dict[str, int]
+    max_drop: str | None = None
+    data: str | None = None
+    data_sha256: str | None = None
+
+    def command(self, bundle: Bundle) -> str:
+        """The command that asks for it."""
+        words = ["perceiver-deploy", "tune", str(bundle.path)]
+        for name, size in self.sizes.items():
+            if name == "batch":
+                words += ["--batch", str(size)] if size != 1 else []
+            elif size != bundle.manifest.axes[name].opt:
+                words += ["--size", f"{name}={size}"]
+        for option, value in (("--max-drop", self.max_drop), ("--data", self.data)):
+            words += [option, value] if value is not None else []
+        return shlex.join(words)
+
+
+class Tuning(Strict):
+    """All of a bundle's tuning: findings with the choice first, and where and for which question they were measured.
+
+    `remark` says when the machine was too noisy to rank.
+    """
+
+    format: Literal[2] = 2
     bundle: str
     environment: Environment
-    sizes: dict[str, int]
-    choices: tuple[TunedChoice, ...] = Field(min_length=1)
+    question: Question
+    findings: tuple[Finding, ...] = Field(min_length=1)
+    remark: str | None = None
+
+
+def way_text(runtime: str, variant: str, hint: str, threads: int) -> str:
+    """A way of running, in words."""
+    hinted = "" if hint == "f32" else f", {hint} hint"
+    return f"{runtime} {variant}{hinted}, {threads} thread{'s' * (threads > 1)}"
 
 
 def tuning_path(manifest: Manifest) -> Path:
@@ -88,28 +141,43 @@ def write_tuning(manifest: Manifest, tuning: Tuning) -> Path:
     return path
 
 
-def tuned_choice(bundle: Bundle, variant: str | None, threads: int | None) -> TunedChoice | None:
-    """The best choice that was measured here, of one variant or number of threads where these are given.
+def read_tuning(manifest: Manifest) -> Tuning | None:
+    """What is kept, or None.
+
+    Raises:
+        OSError, ValidationError: it cannot be read.
+    """
+    try:
+        return Tuning.model_validate_json(tuning_path(manifest).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def tuned_choice(bundle: Bundle, variant: str | None, threads: int | None) -> Finding | None:
+    """The best that was measured here, of one variant or number of threads where these are given.
 
     None where the bundle was not tuned, or nothing that was measured fits. A tuning that does not hold any more is
     ignored with a warning that says why.
     """
-    path = tuning_path(bundle.manifest)
     try:
-        tuning = Tuning.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        tuning = read_tuning(bundle.manifest)
     except (OSError, ValidationError) as error:
-        log.warning("The tuning %s cannot be read and is ignored: %s. %s", path, error, _again(bundle))
+        log.warning(
+            "The tuning %s cannot be read and is ignored: %s. Tune again with: perceiver-deploy tune %s",
+            tuning_path(bundle.manifest),
+            error,
+            bundle.path,
+        )
+        return None
+    if tuning is None:
         return None
     if difference := tuning.environment.difference(Environment.here()):
-        log.warning("The tuning of %s is ignored: %s. %s", bundle.path, difference, _again(bundle))
+        again = tuning.question.command(bundle)
+        log.warning("The tuning of %s is ignored: %s. Tune again with: %s", bundle.path, difference, again)
         return None
     fitting = (
-        choice for choice in tuning.choices if variant in (None, choice.variant) and threads in (None, choice.threads)
+        found
+        for found in tuning.findings
+        if found.of_use and variant in (None, found.variant) and threads in (None, found.threads)
     )
     return next(fitting, None)
-
-
-def _again(bundle: Bundle) -> str:
-    return f"Tune again with: perceiver-deploy tune {bundle.path}"

@@ -92,7 +92,7 @@ def test_processes_measure_every_runtime_and_variant_and_load_uses_the_fastest(b
     assert {finding.state for finding in result.findings} <= {"ranked", "slow"}
     assert all(0 < finding.first_seconds < 1 for finding in result.findings)
     ranked = [finding for finding in result.findings if finding.state == "ranked"]
-    assert min(finding.times_fastest.low for finding in ranked) <= 1 <= ranked[0].times_fastest.high
+    assert min(finding.times_fastest[0] for finding in ranked) <= 1 <= ranked[0].times_fastest[1]
     assert opened_by(bundle) == (result.findings[0].runtime, result.findings[0].variant, 1)
 
 
@@ -147,7 +147,59 @@ def test_a_tuning_of_another_environment_is_ignored_with_the_reason(
     assert re.search(reason, message)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"format": 2}'])
+def test_what_has_not_changed_is_not_measured_again(bundle, make_up_times, monkeypatch):
+    make_up_times(prefer("openvino", "int8"))
+    first = tune_bundle(bundle, batch=2)
+    monkeypatch.setattr(tuning, "ways_to_run", lambda bundle: pytest.fail("measured again"))
+    again = tune_bundle(bundle, batch=2, seconds=5)
+    assert (first.measured, again.measured) == (True, False)
+    assert (again.chosen, again.findings, again.sizes) == (first.chosen, first.findings, first.sizes)
+
+
+@pytest.mark.parametrize("arguments", [{"again": True}, {"batch": 2}, {"sizes": {"width": 7}}, {"max_drop": "0.5"}])
+def test_another_question_is_measured_again(bundle, make_up_times, arguments):
+    make_up_times(prefer("openvino", "fp32"))
+    tune_bundle(bundle)
+    make_up_times(prefer("onnxruntime", "fp32"))
+    result = tune_bundle(bundle, **arguments)
+    assert (result.measured, result.chosen) == (True, "onnxruntime fp32, 1 thread")
+    assert opened_by(bundle) == ("onnxruntime", "fp32", 1)
+
+
+def test_an_environment_that_changed_is_measured_again_with_the_reason(bundle, make_up_times, monkeypatch, caplog):
+    make_up_times(prefer("openvino", "fp32"))
+    tune_bundle(bundle)
+    monkeypatch.setattr(tuned, "installed_version", lambda package: "0.1")
+    make_up_times(prefer("onnxruntime", "fp32"))
+    with caplog.at_level(logging.INFO, "perceiver_deploy"):
+        assert tune_bundle(bundle).measured
+    assert re.search(r"Measuring again: onnxruntime was \S+ and is 0\.1", caplog.text)
+    assert opened_by(bundle) == ("onnxruntime", "fp32", 1)
+
+
+def test_a_tuning_that_was_damaged_is_measured_again(bundle, make_up_times, caplog):
+    make_up_times(prefer("openvino", "fp32"))
+    path = tuning_path(Bundle.open(bundle).manifest)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{}")
+    with caplog.at_level(logging.INFO, "perceiver_deploy"):
+        assert tune_bundle(bundle).measured
+    assert "The tuning that was kept cannot be read" in caplog.text
+    assert opened_by(bundle) == ("openvino", "fp32", 1)
+
+
+def test_the_warning_of_a_tuning_that_does_not_hold_has_the_command_that_was_used(
+    bundle, make_up_times, monkeypatch, caplog
+):
+    make_up_times(prefer("openvino", "fp32"))
+    tune_bundle(bundle, batch=3, sizes={"width": 7}, max_drop="1%")
+    monkeypatch.setattr(tuned, "usable_cores", lambda: 77)
+    with caplog.at_level(logging.WARNING, "perceiver_deploy"):
+        load(bundle).close()
+    assert caplog.text.rstrip().endswith(f"perceiver-deploy tune {bundle} --batch 3 --size width=7 --max-drop 1%")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"format": 1}'])
 def test_a_tuning_that_cannot_be_read_is_ignored_with_a_warning(bundle, caplog, content):
     path = tuning_path(Bundle.open(bundle).manifest)
     path.parent.mkdir(parents=True)
@@ -305,6 +357,14 @@ def test_with_data_a_contract_is_measured_here(bundle, make_up_times, tmp_path):
     assert len(reasons) == 2
     assert all("Beyond max-drop 0: same top-1 of logits as eager" in reason for reason in reasons)
     assert tune_bundle(bundle, max_drop="100", data=tmp_path / "data.npz").chosen.startswith("openvino int8")
+
+
+def test_data_that_changed_is_measured_again(bundle, make_up_times, tmp_path):
+    make_up_times(prefer("openvino", "fp32"))
+    path = tmp_path / "data.npz"
+    for seed, measured in ((5, True), (5, False), (6, True)):
+        np.savez(path, **image_inputs(4, 10, 12, seed=seed))
+        assert tune_bundle(bundle, max_drop="100", data=path).measured == measured
 
 
 def test_data_to_tune_on_without_a_contract_is_refused(bundle):
