@@ -13,6 +13,7 @@ from perceiver_deploy import convert_bundle, load
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import BoundError, InputError, UsageError
+from perceiver_deploy.evaluate import agreement
 from perceiver_deploy.pipeline import contract_trials
 from tests.factories import directory_content, image_inputs
 
@@ -77,7 +78,7 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
 def test_half_precision_is_held_to_the_contract_by_labels(copied_bundle, files):
     bundle = copied_bundle("fourier")
     result = convert_bundle(bundle, precision="fp16", held_out=files / "labels.npz", max_drop="0.5")
-    (drop,) = result.contract.after.drops["onnxruntime"]
+    (drop,) = result.contract.after.found["onnxruntime"]
     assert (drop.metric, drop.examples) == ("top-1 accuracy", ROWS)
     assert drop.drop == pytest.approx(drop.eager - drop.value)
     assert drop.drop <= 0.005
@@ -87,7 +88,7 @@ def test_half_precision_is_held_to_the_contract_by_labels(copied_bundle, files):
 def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bundle(copied_bundle, files, monkeypatch):
     bundle = copied_bundle("fourier")
     before = directory_content(bundle)
-    monkeypatch.setattr(contract_trials, "agreement_metrics", lambda eager: (nothing_is_good_enough(eager),))
+    monkeypatch.setattr(agreement, "agreement_metrics", lambda eager: (nothing_is_good_enough(eager),))
     command = ["convert", str(bundle), "--precision", "fp16", "--max-drop", "0.5%", "--quiet"]
     result = CliRunner().invoke(main, [*command, "--held-out", str(files / "held_out.npz")])
     assert result.exit_code == BoundError.exit_code == 4
@@ -98,7 +99,7 @@ def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bun
 
 def nothing_is_good_enough(eager):
     """Every bit counts: only float32 itself would do."""
-    metric = contract_trials.Metric
+    metric = agreement.Metric
     same = lambda outputs, inputs, targets: (outputs["logits"] == eager["logits"]).all(-1).astype(float)  # noqa: E731
     return metric("equal bits", "%", True, same)
 
