@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import Split
-from perceiver_deploy.data.metrics import Metric
+from perceiver_deploy.data.metrics import Metric, has_classes
 from perceiver_deploy.evaluate.accuracy import Drop, measure_drops
 
 LEAST_SQNR_DB = 20.0
 """Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
 _MOST_DB = 300.0
 """For an error of zero, which has no number in JSON."""
-_CLASSES = "logits"
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,6 @@ class Sqnr:
         """`SQNR of logits against eager 31.2 dB (at least 20 dB for any max-drop)`."""
         least = f"at least {self.least_db:g} dB for any max-drop"
         return f"SQNR of {self.output} against eager {self.sqnr_db:.1f} dB ({least})"
-
-
-def has_classes(output: str) -> bool:
-    """Whether the largest entry of an output of this name is an answer."""
-    return output.endswith(_CLASSES)
 
 
 def judge_outputs(

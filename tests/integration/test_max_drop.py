@@ -38,7 +38,8 @@ def one_runtime(monkeypatch, tmp_path):
 def files(tmp_path_factory):
     """Noise to calibrate on, and other noise, with labels and without."""
     folder = tmp_path_factory.mktemp("data")
-    np.savez(folder / "calibration.npz", **image_inputs(40, 10, 12, seed=1))
+    for name in ("calibration", "copy"):
+        np.savez(folder / f"{name}.npz", **image_inputs(40, 10, 12, seed=1))
     held_out = image_inputs(ROWS, 10, 12, seed=2)
     np.savez(folder / "held_out.npz", **held_out)
     np.savez(folder / "labels.npz", **held_out, labels=np.arange(ROWS) % 2)
@@ -65,6 +66,7 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
     contract = variant.recipe["contract"]
     assert contract["float32"]
     assert contract["before"]["onnxruntime"][0]["drop"] > 0.05 >= contract["after"]["onnxruntime"][0]["drop"]
+    assert contract["after"]["onnxruntime"][1]["sqnr_db"] >= contract["after"]["onnxruntime"][1]["least_db"] == 20
     assert not contract["held_out"]["labels"]
     left = variant.recipe["graphs"]["full"]["left"]
     graph = ir.load(Bundle.open(bundle).file("onnx/int8.onnx")).graph
@@ -117,6 +119,7 @@ def test_the_contract_is_in_the_json_document(copied_bundle, files):
         ({"max_drop": "0.5"}, UsageError, "not calibrated on.*--held-out"),
         ({"held_out": "digits"}, UsageError, "give max_drop too"),
         ({"max_drop": "0.5", "held_out": "calibration.npz"}, UsageError, "was calibrated on"),
+        ({"max_drop": "0.5", "held_out": "copy.npz"}, UsageError, "was calibrated on"),
         ({"max_drop": "0.5", "held_out": "breast-cancer"}, InputError, "is for entities"),
         ({"max_drop": "0.5", "held_out": "digits"}, InputError, "other labels"),
         ({"max_drop": "0.5", "held_out": "no_class.npz"}, InputError, "label 99 at example 0; expected 0 to"),
