@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.data.metrics import TOP1
 from perceiver_deploy.errors import BoundError, ExportError, MissingError
@@ -12,8 +13,9 @@ from perceiver_deploy.evaluate.accuracy import Drop
 from perceiver_deploy.evaluate.agreement import Sqnr
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
 from perceiver_deploy.evaluate.statistics import McNemar
+from perceiver_deploy.export.ranges import Ranges, TensorRange
 from perceiver_deploy.pipeline import contract_trials
-from perceiver_deploy.pipeline.accuracy_contract import _Search
+from perceiver_deploy.pipeline.accuracy_contract import _key, _Search
 from perceiver_deploy.pipeline.contract_trials import Findings, judging_runtimes
 from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
 from perceiver_deploy.pipeline.held_out import HeldOut
@@ -170,6 +172,19 @@ def test_the_manifest_says_what_was_lost_before_and_after_and_names_no_folder_of
         pytest.approx(0.068),
     ]
     assert len(recipe["sqnr_db"]) == 8
+
+
+def test_a_search_belongs_to_the_ranges_that_its_graphs_were_quantised_with(shared_bundle):
+    bundle = Bundle.open(shared_bundle("fourier"))
+
+    def key(threshold, tensor="latents"):
+        tensors = {tensor: TensorRange(low=-1.0, high=1.0, threshold=threshold, lost=0.0)}
+        ranges = Ranges(method="minmax", samples=8, graph_sha256="graph", data_sha256="data", tensors=tensors)
+        conversion = Conversion("int8", "int8", ("onnxruntime",), None, 1, {}, {"full": ranges}, {"method": "minmax"})
+        return _key(HELD_OUT, conversion, bundle, ["onnxruntime"])
+
+    assert key(1.0) == key(1.0)
+    assert len({key(1.0), key(0.9), key(1.0, "inputs")}) == 3
 
 
 def test_a_variant_for_nothing_here_is_judged_in_onnxruntime_if_that_reads_it(monkeypatch):
