@@ -24,6 +24,7 @@ from perceiver_deploy.manifest import Signature
 from tests.factories import KINDS
 
 ROOT = Path(__file__).parents[2]
+CONVOLUTIONS = {"conv": "input_adapter.stem.batch_norm/Conv", "learned": "input_adapter.stem/Conv"}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,12 @@ def test_int8_by_the_default_command_keeps_the_stated_bounds_in_both_runtimes(di
 def test_every_kind_of_model_converts_runs_at_another_shape_and_builds(kind, copied_bundle, tmp_path):
     bundle = copied_bundle(kind)
     result = convert_bundle(bundle, precision="int8", calibration=calibration_file(bundle, tmp_path / "data.npz"))
-    assert result.reports["full"].quantized == result.reports["full"].weight_gemms > 0
+    report = result.reports["full"]
+    assert report.quantized == report.weight_gemms > 0
+    left = [CONVOLUTIONS[kind]] if kind in CONVOLUTIONS else []
+    assert report.left == dict.fromkeys(left, "a convolution; only MatMul and Gemm are quantised")
+    assert list(report.left_flops_shares) == left
+    assert report.flops_share + sum(report.left_flops_shares.values()) == pytest.approx(1)
     manifest = Bundle.open(bundle).manifest
     signature = Signature(task=manifest.task, axes=manifest.axes, stage=manifest.stages["full"])
     sizes = {name: max(axis.min, axis.opt - 3) for name, axis in manifest.axes.items()} | {"batch": 2}
