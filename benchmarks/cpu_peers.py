@@ -5,7 +5,8 @@ verbs `export`, of fourier and flow for CPUs alone, and `convert`, with its defa
 peers take transformers' model through torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO
 in bf16, NNCF's post-training INT8 in an environment of its own. All run in turn, batch 1, with our graph's matrix
 products alone in float32 and int8 (the limits). Shipped models run on a row of their own data beside our eager model,
-in turns of 11 runs of which the first does not count. Writes results/cpu_peers.json after each model.
+in turns of 11 runs of which the first does not count; ours with static shapes and one thread too. Writes
+results/cpu_peers.json after each model.
 
     python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE] [--folder FOLDER [--prepare]]
 
@@ -36,7 +37,7 @@ from peers.cpu_verdicts import EAGER, OURS, judge_targets, report
 from peers.environments import NNCF, NotInstalledError
 from peers.measuring import RIGHT, Case, Timing, brief, time_beside
 from peers.plans import FULL
-from peers.sources import Bf16Source, EagerSource, Gemm, GemmSource, GraphSource
+from peers.sources import Bf16Source, EagerSource, Gemm, GemmSource, GraphSource, StaticSource
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import load_dataset
@@ -67,7 +68,7 @@ class Measured:
     def precision(self, name: str) -> Precision:
         """That of a candidate: it decides how far its outputs may be off."""
         source = self.sources[name]
-        if isinstance(source, CandidateName):
+        if isinstance(source, CandidateName | StaticSource):
             return Bundle.open(source.bundle).variant(source.variant).precision
         return "bf16" if isinstance(source, Bf16Source) else "int8" if isinstance(source, GraphSource) else "fp32"
 
@@ -140,6 +141,8 @@ def make_shipped(plan: Shipped, folder: Path, threads: int) -> Measured:
     log.info("%s: making our bundle", plan.checkpoint)
     bundle = folder / "bundle"
     ours = make_ours(plan.checkpoint, bundle, plan.data, threads)
+    for variant in Bundle.open(bundle).manifest.variants:
+        ours[f"{OURS} {variant} in openvino, static shapes, 1 thread"] = StaticSource(bundle, variant)
     inputs = load_dataset(plan.data).test.rows(slice(0, 1))
     eager = CandidateName(bundle, "torch", "fp32")
     with Worker[Source](eager, threads) as worker:

@@ -62,6 +62,24 @@ class GraphSource:
 
 
 @dataclass(frozen=True)
+class StaticSource:
+    """A variant of our bundle in OpenVINO with static shapes, with one thread whatever the others have."""
+
+    bundle: Path
+    variant: str
+
+    def __str__(self) -> str:
+        return f"openvino {self.variant}, static shapes, 1 thread"
+
+    def open(self, threads: int | None) -> Runnable:
+        """A session."""
+        from perceiver_deploy.runtimes.loading import load
+
+        settings = RuntimeSettings(threads=1, static_shapes=True, keep_compiled=False)
+        return load(self.bundle, "openvino", self.variant, settings=settings)
+
+
+@dataclass(frozen=True)
 class Bf16Source:
     """A file in OpenVINO with its default precision on CPUs that compute in bf16."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,11 @@ def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[st
 @click.option(
     "--size", "sizes", multiple=True, metavar="AXIS=N", callback=_parse_sizes, help="Size of an axis; may be repeated."
 )
+@click.option(
+    "--static-shapes",
+    is_flag=True,
+    help="Measure OpenVINO with static shapes too: faster, but each size that is new is compiled when it comes.",
+)
 @click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Time to take.")
 @click.option(
     "--max-drop",
@@ -54,6 +60,7 @@ def command(
     bundle: Path,
     batch: int,
     sizes: dict[str, int],
+    static_shapes: bool,
     seconds: float,
     max_drop: str | None,
     data: str | None,
@@ -66,18 +73,28 @@ def command(
     """
     from perceiver_deploy.pipeline.tuning import tune_bundle
 
-    result = tune_bundle(bundle, batch=batch, sizes=sizes, seconds=seconds, max_drop=max_drop, data=data, again=again)
+    result = tune_bundle(
+        bundle,
+        batch=batch,
+        sizes=sizes,
+        static_shapes=static_shapes,
+        seconds=seconds,
+        max_drop=max_drop,
+        data=data,
+        again=again,
+    )
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 
 def _show(console: Console, result: TuneResult) -> None:
     from perceiver_deploy.cli.tables import make_table
+    from perceiver_deploy.runtimes.tuned import way_text
 
     sizes = ", ".join(f"{name} {size}" for name, size in result.sizes.items())
-    headers = ("runtime", "variant", "hint", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")
+    headers = ("runtime", "variant", "hint", "shapes", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")
     console.print(make_table(f"Ways to run {result.bundle} at {sizes}", headers, map(_row, result.findings)))
     refused = {  # for the same reason at every number of threads
-        f"{finding.runtime} {finding.variant}, {finding.hint} hint": finding.reason
+        way_text(finding.runtime, finding.variant, replace(finding.settings, threads=None)): finding.reason
         for finding in result.findings
         if finding.reason is not None
     }
@@ -96,4 +113,6 @@ def _row(finding: Finding) -> tuple[str, ...]:
     )
     interval = finding.times_fastest
     times = "" if interval is None else "{:.2f} to {:.2f}".format(*interval)
-    return finding.runtime, finding.variant, finding.hint, str(finding.threads), alone, in_turn, times, finding.state
+    shapes = "static" if finding.static_shapes else "dynamic"
+    way = finding.runtime, finding.variant, finding.hint, shapes, str(finding.threads)
+    return *way, alone, in_turn, times, finding.state

@@ -46,33 +46,47 @@ class Way:
     variant: str
     precision: Precision
     hint: Hint
+    static_shapes: bool
     threads: int
 
     def __str__(self) -> str:
-        return way_text(self.runtime, self.variant, self.hint, self.threads)
+        return way_text(self.runtime, self.variant, self._settings(self.threads))
 
     @property
-    def numbers(self) -> tuple[str, str, str]:
+    def numbers(self) -> tuple[str | bool, ...]:
         """What its outputs depend on."""
-        return self.runtime, self.variant, self.hint
+        return self.runtime, self.variant, self.hint, self.static_shapes
 
     def open(self, threads: int | None) -> Session:
         """A session, as a worker opens it."""
-        settings = RuntimeSettings(threads=threads, hint=self.hint, keep_compiled=False)
-        return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=settings)
+        return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=self._settings(threads))
+
+    def _settings(self, threads: int | None) -> RuntimeSettings:
+        return RuntimeSettings(threads=threads, hint=self.hint, static_shapes=self.static_shapes, keep_compiled=False)
 
 
-def ways_to_run(bundle: Bundle) -> list[Way]:
-    """All ways, the simplest first: the precision closest to the model's, then few threads."""
+def ways_to_run(bundle: Bundle, *, static_shapes: bool = False) -> list[Way]:
+    """All ways, the simplest first: the precision closest to the model's, shapes that may change, then few threads."""
     ways = [
-        Way(bundle.path, runtime, name, max(variant.precision, _HINTED[hint], key=_PRECISIONS.index), hint, threads)
+        Way(
+            bundle.path,
+            runtime,
+            name,
+            max(variant.precision, _HINTED[hint], key=_PRECISIONS.index),
+            hint,
+            static,
+            threads,
+        )
         for name, variant in bundle.manifest.variants.items()
         for runtime in installed_runtimes()
         if runtime in variant.runtimes
         for hint in _hints(runtime)
+        for static in ([False, True] if static_shapes and runtime == "openvino" else [False])
         for threads in _thread_counts(usable_cores())
     ]
-    return sorted(ways, key=lambda way: (_PRECISIONS.index(way.precision), way.hint != "f32", way.threads))
+    return sorted(
+        ways, key=lambda way: (_PRECISIONS.index(way.precision), way.hint != "f32", way.static_shapes, way.threads)
+    )
 
 
 def _hints(runtime: RuntimeName) -> list[Hint]:
@@ -107,7 +121,7 @@ class Tryout:
         self._samples = samples
         self._inputs = inputs
         self._accuracy = accuracy
-        self._bounds: dict[tuple[str, str, str], dict[str, float]] = {}
+        self._bounds: dict[tuple[str | bool, ...], dict[str, float]] = {}
         self._reference: tuple[Way, Arrays] | None = None
 
     def add(self, way: Way) -> None:

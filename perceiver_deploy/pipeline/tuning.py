@@ -73,6 +73,7 @@ def tune_bundle(
     *,
     batch: int = 1,
     sizes: Mapping[str, int] | None = None,
+    static_shapes: bool = False,
     seconds: float = SECONDS,
     max_drop: MaxDrop | str | None = None,
     data: str | Path | None = None,
@@ -86,6 +87,8 @@ def tune_bundle(
         bundle: the bundle.
         batch: batch size to tune for.
         sizes: sizes of other axes; those not given have their usual size.
+        static_shapes: measure OpenVINO with static shapes too (see `RuntimeSettings`): for a service whose inputs have
+            few sizes.
         seconds: time to take. What is left to try when six tenths have passed is left out and named, and what is left
             in is run at least six times.
         max_drop: by how much the task's metric may fall against eager (`MaxDrop`, or "0.5", or "1%"), on top of the
@@ -107,6 +110,7 @@ def tune_bundle(
     held_out = _held_out(opened, contract, data)
     question = Question(
         sizes=_sizes(opened.manifest, batch, sizes or {}),
+        static_shapes=static_shapes,
         max_drop=None if contract is None else str(contract),
         data=None if data is None else str(data),
         data_sha256=None if held_out is None else held_out.sha256,
@@ -154,7 +158,7 @@ def _kept(bundle: Bundle, question: Question) -> Tuning | None:
 
 def _measure(bundle: Bundle, question: Question, accuracy: AccuracyCheck | None, seconds: float) -> Tuning:
     started = time.perf_counter()
-    ways = ways_to_run(bundle)
+    ways = ways_to_run(bundle, static_shapes=question.static_shapes)
     if not ways:
         raise MissingError(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"
@@ -199,6 +203,7 @@ def _finding(way: Way, tryout: Tryout, medians: Mapping[Way, float], intervals: 
         runtime=way.runtime,
         variant=way.variant,
         hint=way.hint,
+        static_shapes=way.static_shapes,
         threads=way.threads,
         state=_state(way, tryout),
         first_seconds=tryout.seconds.get(way),

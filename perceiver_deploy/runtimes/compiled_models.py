@@ -26,19 +26,40 @@ MOST_BYTES = 4 << 30
 """What all of them may take; those used least recently make room."""
 
 
-def compile_or_reuse(file: Path, digest: str, options: Mapping[str, Any]) -> openvino.CompiledModel:
-    """The model in `file`, whose graph and weights have that digest, compiled for the CPU with these options.
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and shapes of all inputs."""
+
+
+def compile_model(file: Path, shapes: Shapes | None, options: Mapping[str, Any]) -> openvino.CompiledModel:
+    """The model in `file` compiled for the CPU with these options, for inputs of these shapes, or of all it takes.
+
+    Raises:
+        RuntimeError: OpenVINO does not take the model.
+    """
+    if shapes is None:
+        return openvino.Core().compile_model(str(file), "CPU", options)
+    core = openvino.Core()
+    model = core.read_model(str(file))
+    model.reshape({name: list(shape) for name, shape in shapes})
+    return core.compile_model(model, "CPU", options)
+
+
+def compile_or_reuse(
+    file: Path, digest: str, shapes: Shapes | None, options: Mapping[str, Any]
+) -> openvino.CompiledModel:
+    """As `compile_model`, kept for the next time; `digest` is that of the model's graph and weights.
 
     Raises:
         RuntimeError: OpenVINO does not take the model.
     """
     folder = cache_directory() / "openvino"
-    key = _digest(json.dumps([digest, openvino.__version__, processor_name(), dict(options)]).encode())[:32]
+    parts = [digest, openvino.__version__, processor_name(), dict(options), shapes]
+    key = _digest(json.dumps(parts).encode())[:32]
     for path in folder.glob(f"{key}-*.blob"):
         if (model := _reuse(path, key, options)) is not None:
             return model
         log.info("The compiled model %s cannot be used; it is made again.", path)
-    model = openvino.Core().compile_model(str(file), "CPU", options)
+    model = compile_model(file, shapes, options)
     _keep(model, folder, key)
     return model
 

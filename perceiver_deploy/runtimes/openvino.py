@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import MissingError, PerceiverDeployError, requires
-from perceiver_deploy.manifest import Axis, Stage
+from perceiver_deploy.manifest import Axis, Stage, evaluate_size
 from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
@@ -18,8 +19,10 @@ from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
 with requires("cpu", "Running with openvino"):
     import openvino
 
-    from perceiver_deploy.runtimes.compiled_models import compile_or_reuse
+    from perceiver_deploy.runtimes.compiled_models import Shapes, compile_model, compile_or_reuse
 
+MOST_SHAPES = 8
+"""For which a session with static shapes keeps a compiled model."""
 _CAPABILITIES: dict[Hint, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
@@ -62,17 +65,70 @@ class OpenVinoSession(Session):
                 f"hint is {settings.hint!r}, which this processor does not compute in; OpenVINO would take float32. "
                 f"Expected {', '.join(native_hints())}."
             )
-        options = compile_options(settings)
-        try:
-            if digest is not None and settings.keep_compiled:
-                self._model = compile_or_reuse(file, digest, options)
-            else:
-                self._model = openvino.Core().compile_model(str(file), "CPU", options)
-        except RuntimeError as error:
-            raise refusal(f"openvino {openvino.__version__}", file, error) from error
-        self._idle: list[Any] = []  # requests that no thread is using
+        self._file, self._digest = file, digest if settings.keep_compiled else None
+        self._compiled: dict[Shapes | None, _Compiled] = {}  # those used last at the end
+        self._compiling, self._changing = threading.Lock(), threading.Lock()
+        self._compiled_for(self._usual_shapes() if settings.static_shapes else None)
+
+    def _usual_shapes(self) -> Shapes:
+        usual = {name: axis.opt for name, axis in self.axes.items()}
+        return tuple((spec.name, tuple(evaluate_size(size, usual) for size in spec.shape)) for spec in self.inputs)
 
     def _execute(self, inputs: Arrays) -> Arrays:
+        static = self.settings.static_shapes
+        shapes = tuple((name, array.shape) for name, array in inputs.items()) if static else None
+        try:
+            return self._compiled_for(shapes).run(inputs)
+        except RuntimeError as error:
+            raise PerceiverDeployError(f"openvino failed while running: {error}") from error
+
+    def _compiled_for(self, shapes: Shapes | None) -> _Compiled:
+        """Runs at shapes that are compiled do not wait while others are."""
+        if (found := self._use(shapes)) is not None:
+            return found
+        with self._compiling:
+            if (found := self._use(shapes)) is not None:
+                return found
+            found = _Compiled(self._compile(shapes), [spec.name for spec in self.outputs])
+            with self._changing:
+                self._compiled[shapes] = found
+                if len(self._compiled) > MOST_SHAPES:
+                    del self._compiled[next(iter(self._compiled))]
+            return found
+
+    def _use(self, shapes: Shapes | None) -> _Compiled | None:
+        with self._changing:
+            if (found := self._compiled.pop(shapes, None)) is not None:
+                self._compiled[shapes] = found
+            return found
+
+    def _compile(self, shapes: Shapes | None) -> openvino.CompiledModel:
+        options = compile_options(self.settings)
+        try:
+            if self._digest is None:
+                return compile_model(self._file, shapes, options)
+            return compile_or_reuse(self._file, self._digest, shapes, options)
+        except RuntimeError as error:
+            raise refusal(f"openvino {openvino.__version__}", self._file, error) from error
+
+    def _release(self) -> None:
+        self._compiled.clear()
+
+
+class _Compiled:
+    """A compiled model, and its requests that no thread is using."""
+
+    def __init__(self, model: openvino.CompiledModel, outputs: Sequence[str]) -> None:
+        self._model = model
+        self._outputs = outputs
+        self._idle: list[openvino.InferRequest] = []
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Outputs by name.
+
+        Raises:
+            RuntimeError: the run failed.
+        """
         try:
             request = self._idle.pop()
         except IndexError:
@@ -81,14 +137,9 @@ class OpenVinoSession(Session):
             # in the plugin's own thread: what `infer` keeps for each thread that calls it grows (seen in 2026.4)
             request.start_async(inputs, share_inputs=True)
             request.wait()
-            return {spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.outputs}
-        except RuntimeError as error:
-            raise PerceiverDeployError(f"openvino failed while running: {error}") from error
+            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
         finally:
             self._idle.append(request)
-
-    def _release(self) -> None:
-        del self._idle, self._model
 
 
 def native_hints() -> list[Hint]:

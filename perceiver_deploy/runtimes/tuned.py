@@ -62,6 +62,7 @@ class Finding(Strict):
     runtime: RuntimeName
     variant: str
     hint: Hint
+    static_shapes: bool
     threads: int = Field(ge=1)
     state: State
     first_seconds: float | None = None
@@ -70,7 +71,7 @@ class Finding(Strict):
     reason: str | None = None
 
     def __str__(self) -> str:
-        return way_text(self.runtime, self.variant, self.hint, self.threads)
+        return way_text(self.runtime, self.variant, self.settings)
 
     @property
     def of_use(self) -> bool:
@@ -80,13 +81,14 @@ class Finding(Strict):
     @property
     def settings(self) -> RuntimeSettings:
         """What a session is opened with."""
-        return RuntimeSettings(threads=self.threads, hint=self.hint)
+        return RuntimeSettings(threads=self.threads, hint=self.hint, static_shapes=self.static_shapes)
 
 
 class Question(Strict):
-    """What was asked for: sizes of all axes, and the contract with what it was measured on."""
+    """What was asked for: sizes of all axes, whether static shapes count, the contract and what it was measured on."""
 
     sizes: dict[str, int]
+    static_shapes: bool = False
     max_drop: str | None = None
     data: str | None = None
     data_sha256: str | None = None
@@ -99,6 +101,7 @@ class Question(Strict):
                 words += ["--batch", str(size)] if size != 1 else []
             elif size != bundle.manifest.axes[name].opt:
                 words += ["--size", f"{name}={size}"]
+        words += ["--static-shapes"] if self.static_shapes else []
         for option, value in (("--max-drop", self.max_drop), ("--data", self.data)):
             words += [option, value] if value is not None else []
         return shlex.join(words)
@@ -118,10 +121,16 @@ class Tuning(Strict):
     remark: str | None = None
 
 
-def way_text(runtime: str, variant: str, hint: str, threads: int) -> str:
+def way_text(runtime: str, variant: str, settings: RuntimeSettings) -> str:
     """A way of running, in words."""
-    hinted = "" if hint == "f32" else f", {hint} hint"
-    return f"{runtime} {variant}{hinted}, {threads} thread{'s' * (threads > 1)}"
+    words = [f"{runtime} {variant}"]
+    if settings.hint != "f32":
+        words.append(f"{settings.hint} hint")
+    if settings.static_shapes:
+        words.append("static shapes")
+    if settings.threads is not None:
+        words.append(f"{settings.threads} thread{'s' * (settings.threads > 1)}")
+    return ", ".join(words)
 
 
 def tuning_path(manifest: Manifest) -> Path:

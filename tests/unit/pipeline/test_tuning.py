@@ -192,11 +192,12 @@ def test_the_warning_of_a_tuning_that_does_not_hold_has_the_command_that_was_use
     bundle, make_up_times, monkeypatch, caplog
 ):
     make_up_times(prefer("openvino", "fp32"))
-    tune_bundle(bundle, batch=3, sizes={"width": 7}, max_drop="1%")
+    tune_bundle(bundle, batch=3, sizes={"width": 7}, static_shapes=True, max_drop="1%")
     monkeypatch.setattr(tuned, "usable_cores", lambda: 77)
     with caplog.at_level(logging.WARNING, "perceiver_deploy"):
         load(bundle).close()
-    assert caplog.text.rstrip().endswith(f"perceiver-deploy tune {bundle} --batch 3 --size width=7 --max-drop 1%")
+    command = f"perceiver-deploy tune {bundle} --batch 3 --size width=7 --static-shapes --max-drop 1%"
+    assert caplog.text.rstrip().endswith(command)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b'{"format": 1}'])
@@ -303,6 +304,19 @@ def test_a_cache_that_cannot_be_written_is_an_error_before_anything_is_measured(
     monkeypatch.setattr(tuning, "ways_to_run", lambda bundle: pytest.fail("work was begun"))
     with pytest.raises(PerceiverDeployError, match=r"which cannot be written: .* Set PERCEIVER_DEPLOY_CACHE to"):
         tune_bundle(bundle)
+
+
+def test_static_shapes_are_measured_where_they_are_asked_for(bundle, make_up_times):
+    make_up_times(lambda way: 1.0 if way.static_shapes and way.variant == "fp32" else 1.5)
+    assert not any(finding.static_shapes for finding in tune_bundle(bundle).findings)
+    result = tune_bundle(bundle, static_shapes=True)
+    assert result.chosen == "openvino fp32, static shapes, 1 thread"
+    assert {(f.runtime, f.variant) for f in result.findings if f.static_shapes} == {
+        ("openvino", "fp32"),
+        ("openvino", "int8"),
+    }
+    with load(bundle) as session:
+        assert session.settings == RuntimeSettings(threads=1, static_shapes=True)
 
 
 def test_thread_counts_are_powers_of_two_and_all_cores():

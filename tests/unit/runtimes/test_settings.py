@@ -46,6 +46,7 @@ def test_threads_and_settings_together_are_a_usage_error(shared_bundle):
         ("torch", {"hint": "bf16"}, "hint is 'bf16', and torch does not take it"),
         ("auto", {"hint": "f16"}, "hint is 'f16', and onnxruntime does not take it"),
         ("openvino", {"memory_arena": False}, "memory_arena is False, and openvino does not take it"),
+        ("onnxruntime", {"static_shapes": True}, "static_shapes is True, and onnxruntime does not take it"),
         ("torch", {"memory_arena": False}, r"memory_arena is False, .* Name the runtime onnxruntime"),
     ],
 )
