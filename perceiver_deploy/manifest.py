@@ -123,6 +123,8 @@ def evaluate_size(size: int | str, sizes: Mapping[str, int]) -> int:
     """
     if isinstance(size, int):
         return size
+    if size in sizes:
+        return sizes[size]
     product, _, subtracted = size.partition("-")
     value = 1
     for operator, factor in re.findall(r"(^|[*/])(\w+(?:\[\d+\])?)", product):

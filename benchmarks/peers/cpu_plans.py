@@ -39,8 +39,8 @@ class Shipped:
     checkpoint: str
     data: str
     targets: tuple[Target, ...]
-    rounds: int = 100
-    burst: int = 11
+    rounds: int = 25
+    burst: int = 101
 
 
 _FOR_CPUS = ("--for", "onnxruntime", "--for", "openvino")

@@ -19,6 +19,7 @@ from perceiver_deploy.export.passes.node_names import name_nodes
 from perceiver_deploy.export.passes.padded_heads import pad_heads
 from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
+from perceiver_deploy.export.passes.token_tables import LOOKED_UP, look_up_tokens
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
 from perceiver_deploy.manifest import Signature, opt_sizes
 
@@ -57,7 +58,9 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
 
 def apply_algebra(model: ir.Model, sizes: Mapping[str, int]) -> dict[str, int]:
     """Change how much is computed, not what: to be judged in float64. Returns how many times each rewrite fired."""
-    counts = reassociate(model, sizes)
+    counts = {LOOKED_UP: look_up_tokens(model)}
+    common.RemoveUnusedNodesPass()(model)
+    counts |= reassociate(model, sizes)
     common.RemoveUnusedNodesPass()(model)
     counts["shared over the batch"] = share_over_batch(model)
     counts["stored rows"] = store_rows(model)
