@@ -17,9 +17,9 @@ from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Manifest, StageName
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.input_check import check_inputs
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.queries import all_queries
-from perceiver_deploy.runtimes.session import check_inputs
 
 LEAST_SAMPLES = 2
 """One sample cannot tell a range from a value."""

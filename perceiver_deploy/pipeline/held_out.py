@@ -19,7 +19,7 @@ from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Manifest, Task
 from perceiver_deploy.pipeline.calibration_data import arrays_digest
 from perceiver_deploy.preprocessing import FlowPreprocessing
-from perceiver_deploy.runtimes.session import check_inputs
+from perceiver_deploy.runtimes.input_check import check_inputs
 
 LABELS = "labels"
 """What the array of labels of a .npz file is called."""

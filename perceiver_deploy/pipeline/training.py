@@ -23,7 +23,7 @@ from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.session import check_inputs
+from perceiver_deploy.runtimes.input_check import check_inputs
 from perceiver_deploy.runtimes.torch import EagerSession
 from perceiver_deploy.train.loop import STATE, fit
 from perceiver_deploy.train.recipes import find_recipe

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.manifest import Stage, axes_of, evaluate_size
-from perceiver_deploy.runtimes.session import Session, axis_sizes, check_inputs
+from perceiver_deploy.runtimes.input_check import axis_sizes, check_inputs
+from perceiver_deploy.runtimes.session import Session
 
 CHUNK = 8192
 _QUERY_AXIS = "queries"

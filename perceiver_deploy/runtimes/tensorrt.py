@@ -12,8 +12,9 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.runtimes.dlpack import CUDA, Borrowed, DeviceArray, borrow
 from perceiver_deploy.runtimes.gpu_runtimes import require_pieces
+from perceiver_deploy.runtimes.input_check import check_inputs
 from perceiver_deploy.runtimes.loaded_engine import LoadedEngine
-from perceiver_deploy.runtimes.session import Session, check_inputs
+from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 from perceiver_deploy.runtimes.side_car import Machine, read_side_car, require_loadable
 from perceiver_deploy.runtimes.tensorrt_families import FAMILIES

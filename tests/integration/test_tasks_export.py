@@ -11,7 +11,7 @@ from perceiver_deploy.errors import InputError
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity import Candidate, judge
 from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.runtimes.session import check_inputs
+from perceiver_deploy.runtimes.input_check import check_inputs
 from tests.factories import perturbed_model
 from tests.task_factories import TASK_CONFIGS
 

@@ -12,8 +12,8 @@ from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
 from perceiver_deploy.manifest import Axis, TensorSpec
 from perceiver_deploy.runtimes import loading
+from perceiver_deploy.runtimes.input_check import InputCheck, check_inputs
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
-from perceiver_deploy.runtimes.session import check_inputs
 from tests.factories import CLASSES, MAX_LENGTH, VOCABULARY, image_inputs, relative_l2, text_inputs
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
@@ -90,6 +90,26 @@ def test_inputs_that_do_not_fit_are_refused_with_what_was_expected(changes, mess
         check_inputs(replaced(**changes), SPECS, AXES)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_a_session_refuses_them_after_inputs_that_fit_too(changes, message):
+    check = InputCheck(SPECS, AXES)
+    for _ in range(2):
+        check(good_inputs())
+        with pytest.raises(InputError, match=message):
+            check(replaced(**changes))
+
+
+def test_a_size_that_a_value_bounds_follows_the_value_of_each_call():
+    specs = (
+        TensorSpec(name="clip_size", dtype="int64", shape=(1,), minimum=1),
+        TensorSpec(name="points", dtype="int64", shape=("batch",), minimum=0, maximum="clip_size[0]-1"),
+    )
+    check, points = InputCheck(specs, {"batch": Axis(opt=1)}), np.array([3])
+    check({"clip_size": np.array([4]), "points": points})
+    with pytest.raises(InputError, match="holds the value 3; expected at most 2"):
+        check({"clip_size": np.array([3]), "points": points})
 
 
 def test_the_callers_arrays_are_not_changed_by_a_run(shared_bundle):
