@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,13 @@ def judging_runtimes(runtimes: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ..
 
 
 def read_judgement(document: Any) -> Judgement:
-    """What `Judgement.to_json` gave."""
+    """What `Judgement.to_json` gave of one whose figures are all finite."""
     return Judgement(_DROPS.validate_python(document))
+
+
+def _numbers(judged: Judgement) -> dict[str, list[dict[str, Any]]]:
+    """A plain dict with all numbers as they are, infinities too, which Python's JSON has words for."""
+    return {runtime: [asdict(drop) for drop in drops] for runtime, drops in judged.drops.items()}
 
 
 class Trials:
@@ -122,7 +128,7 @@ class Findings:
 
     def judgement(self, step: str, judge: Callable[[], Judgement]) -> Judgement:
         """The judgement of a step, made if it is not known."""
-        return read_judgement(self._step(step, lambda: judge().to_json()))
+        return Judgement(_DROPS.validate_python(self._step(step, lambda: _numbers(judge()))))
 
     def remove(self) -> None:
         """The search has ended."""

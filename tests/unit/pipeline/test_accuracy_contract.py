@@ -113,6 +113,18 @@ def test_a_search_goes_on_where_a_killed_one_was(search):
     assert whole.float32 == ("layer.3", "layer.1", "layer.6", "layer.4")
 
 
+def test_outputs_that_lost_everything_are_found_again_and_are_null_in_json(tmp_path):
+    path, lost = tmp_path / "found.json", (np.inf, np.inf)
+    judged = Judgement({"onnxruntime": (Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, lost, 1000, None),)})
+    Findings(path).judgement("judged", lambda: judged)
+    (again,) = Findings(path).judgement("judged", lambda: pytest.fail("known")).drops["onnxruntime"]
+    assert (again.drop, again.interval) == (np.inf, lost)
+    assert np.isnan(again.value)
+    (document,) = judged.to_json()["onnxruntime"]
+    assert (document["value"], document["drop"], document["interval"]) == (None, None, (None, None))
+    assert document["eager"] == 0.9
+
+
 def test_findings_that_cannot_be_read_are_made_again(tmp_path, caplog):
     path = tmp_path / "found.json"
     path.write_text("{")
