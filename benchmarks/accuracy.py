@@ -121,9 +121,13 @@ def failures(row: dict[str, Any]) -> list[str]:
         else:
             kind, amount = BOUNDS[metric["unit"]]
             bound = amount * abs(metric["eager"]) if kind == "relative" else amount
-        if metric["drop"] > bound + ROUNDING:
+        if metric["drop"] is None:
+            found.append(f"{metric['metric']}: everything is lost")
+        elif metric["drop"] > bound + ROUNDING:
             found.append(f"{metric['metric']}: a drop of {metric['drop']:.4f}, expected at most {bound:.4f}")
     for output, figures in row["outputs"].items():
+        if figures["non_finite"]:
+            found.append(f"{output}: {figures['non_finite']} values are not finite")
         if output not in NEAR_SILENCE and figures["sqnr_db"] is not None and figures["sqnr_db"] < LEAST_SQNR_DB:
             found.append(f"{output}: SQNR {figures['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR_DB:.0f} dB")
     return found

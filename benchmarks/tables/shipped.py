@@ -46,8 +46,7 @@ def modalities(document: dict[str, Any]) -> str:
             cells = [speed_cell(found["fp32"])] if first else [""]
             for variant in ("bf16", "int8"):
                 own = found[variant]["metrics"][index]
-                lost = "everything" if own["drop"] is None else drop_text(own["drop"], own["unit"])
-                cells.append(lost + (f", {speed_cell(found[variant])}" if first else ""))
+                cells.append(drop_text(own["drop"], own["unit"]) + (f", {speed_cell(found[variant])}" if first else ""))
             sizes = " / ".join(f"{line['file_bytes'] / 1e6:.2f}" for line in (task["eager"], found["int8"]))
             rows.append(
                 [
@@ -68,16 +67,20 @@ def speed_cell(line: dict[str, Any]) -> str:
 
 
 def accuracy(document: dict[str, Any]) -> str:
-    """What each precision loses on each shipped task: onnxruntime / OpenVINO; bf16 in OpenVINO alone."""
-    header = ["name", "metric", "rows", "eager", *ACCURACY_VARIANTS, "int8: interval, McNemar p", "int8: least SQNR"]
+    """What each precision loses on each shipped task: all at a glance, then each with its intervals and tests."""
+    parts = [accuracy_overview(document)]
+    for variant in ACCURACY_VARIANTS:
+        parts += [f"### {variant}", accuracy_in_full(document, variant)]
+    return "\n\n".join(parts)
+
+
+def accuracy_overview(document: dict[str, Any]) -> str:
+    """Losses alone: onnxruntime / OpenVINO; bf16 in OpenVINO alone."""
+    header = ["name", "metric", "rows", "eager", *ACCURACY_VARIANTS]
     lines = []
     for name, task in document["tasks"].items():
-        found: dict[str, list[dict[str, Any]]] = {variant: [] for variant in ACCURACY_VARIANTS}
-        for row in task["candidates"]:
-            found[row["variant"]].append(row)
-        sqnr = min(figures["sqnr_db"] for row in found["int8"] for figures in row["outputs"].values())
+        found = {variant: candidates(task, variant) for variant in ACCURACY_VARIANTS}
         for index, metric in enumerate(found["fp32"][0]["metrics"]):
-            int8 = [row["metrics"][index] for row in found["int8"]]
             lines.append(
                 [
                     "" if index else f"`{name}`",
@@ -85,11 +88,34 @@ def accuracy(document: dict[str, Any]) -> str:
                     str(metric["examples"]),
                     format_value(metric["eager"], metric["unit"]),
                     *(drops_cell([row["metrics"][index] for row in found[variant]]) for variant in ACCURACY_VARIANTS),
-                    " / ".join(map(interval_cell, int8)),
-                    "" if index else f"{sqnr:.1f} dB",
                 ]
             )
     return table(header, lines)
+
+
+def accuracy_in_full(document: dict[str, Any], variant: str) -> str:
+    """One precision: the loss with its interval and McNemar's p in each runtime, and the least SQNR of an output."""
+    runtimes = [row["runtime"] for row in candidates(next(iter(document["tasks"].values())), variant)]
+    lines = []
+    for name, task in document["tasks"].items():
+        found = candidates(task, variant)
+        sqnr = [figures["sqnr_db"] for row in found for figures in row["outputs"].values()]
+        least = min(value for value in sqnr if value is not None)  # equal bits have none
+        for index, metric in enumerate(found[0]["metrics"]):
+            lines.append(
+                [
+                    "" if index else f"`{name}`",
+                    metric["metric"],
+                    *(interval_cell(row["metrics"][index]) for row in found),
+                    "" if index else f"{least:.1f} dB",
+                ]
+            )
+    return table(["name", "metric", *runtimes, "least SQNR"], lines)
+
+
+def candidates(task: dict[str, Any], variant: str) -> list[dict[str, Any]]:
+    """What was measured of a variant, by runtime."""
+    return [row for row in task["candidates"] if row["variant"] == variant]
 
 
 def drops_cell(metrics: list[dict[str, Any]]) -> str:
@@ -98,13 +124,16 @@ def drops_cell(metrics: list[dict[str, Any]]) -> str:
 
 
 def interval_cell(metric: dict[str, Any]) -> str:
-    """The interval, and the p-value where there is one."""
-    low, high = (drop_text(value, metric["unit"]) for value in metric["interval"])
-    return f"{low} to {high}" + ("" if metric["test"] is None else f", {metric['test']['p_value']:.2f}")
+    """What is lost, its interval, and the p-value where there is one."""
+    drop, low, high = (drop_text(value, metric["unit"]) for value in (metric["drop"], *metric["interval"]))
+    test = "" if metric["test"] is None else f", p {metric['test']['p_value']:.2f}"
+    return f"{drop} ({low} to {high}){test}"
 
 
-def drop_text(value: float, unit: str) -> str:
-    """Two digits of points, three of another unit; no minus before zero."""
+def drop_text(value: float | None, unit: str) -> str:
+    """Two digits of points, three of another unit; no minus before zero. Outputs that are not finite have no number."""
+    if value is None:
+        return "everything"
     text = f"{100 * value:.2f}" if unit == "%" else f"{value:.3f}"
     return text.removeprefix("-") if float(text) == 0 else text
 

@@ -85,21 +85,25 @@ def command(
     force: bool,
 ) -> Outcome:
     """Add a variant of another precision to BUNDLE."""
+    from perceiver_deploy.pipeline.accuracy_contract import ContractError
     from perceiver_deploy.pipeline.convert import convert_bundle
 
-    result = convert_bundle(
-        bundle,
-        precision=precision,
-        calibration=calibration,
-        target=target,
-        method=method,
-        samples=samples,
-        ranges=ranges,
-        equalised=equalised,
-        max_drop=max_drop,
-        held_out=held_out,
-        force=force,
-    )
+    try:
+        result = convert_bundle(
+            bundle,
+            precision=precision,
+            calibration=calibration,
+            target=target,
+            method=method,
+            samples=samples,
+            ranges=ranges,
+            equalised=equalised,
+            max_drop=max_drop,
+            held_out=held_out,
+            force=force,
+        )
+    except ContractError as error:
+        return Outcome({"bundle": str(bundle), **error.to_json()}, lambda console: None, error)
     return Outcome(result.to_json(), lambda console: _show(console, result))
 
 

@@ -12,6 +12,7 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores
 from perceiver_deploy.evaluate.accuracy import measure_accuracy
 from perceiver_deploy.evaluate.benchmark_report import AccuracyFigures, MetricFigures
+from perceiver_deploy.evaluate.parity import finite_or_none
 from perceiver_deploy.evaluate.statistics import mcnemar, paired_difference
 
 
@@ -26,7 +27,7 @@ def accuracy_figures(outputs: Arrays, eager: Arrays, data: DataSet) -> AccuracyF
             for measured, metric in zip(found.metrics, data.metrics, strict=True)
         ),
         agreement=found.agreement,
-        relative_l2=found.relative_l2 if math.isfinite(found.relative_l2) else None,
+        relative_l2=finite_or_none(found.relative_l2),
     )
 
 

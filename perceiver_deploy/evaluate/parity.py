@@ -81,7 +81,7 @@ class Figures:
 
     def to_json(self) -> dict[str, float | None]:
         """A plain dict. What is not finite is None: JSON has no word for it."""
-        return {name: _finite(value) for name, value in asdict(self).items()}
+        return {name: finite_or_none(value) for name, value in asdict(self).items()}
 
 
 _NO_FIGURES = Figures(np.inf, np.inf, np.inf, 0.0, -np.inf, None, 0)
@@ -126,7 +126,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, `passed` included."""
-        bounds = {"bound": _finite(self.bound), "row_bound": _finite(self.row_bound)}
+        bounds = {"bound": finite_or_none(self.bound), "row_bound": finite_or_none(self.row_bound)}
         return {**asdict(self), "figures": self.figures.to_json(), **bounds, "passed": self.passed}
 
 
@@ -159,7 +159,8 @@ def candidates_of(session: Session, variant: str, precision: Precision) -> list[
     return [Candidate(session, variant, precision, way) for way in ways]
 
 
-def _finite(value: float | None) -> float | None:
+def finite_or_none(value: float | None) -> float | None:
+    """A number that JSON has a word for: what is not finite is None."""
     return value if value is not None and math.isfinite(value) else None
 
 

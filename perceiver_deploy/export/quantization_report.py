@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.flops import flops_by_node
+from perceiver_deploy.export.flops import ATTENTION_OPERATORS, flops_by_node
 from perceiver_deploy.export.origin import stated_axes
 from perceiver_deploy.export.pair_placement import LAYOUT
 from perceiver_deploy.export.quantization_rules import gemms
@@ -17,14 +17,25 @@ from perceiver_deploy.manifest import opt_sizes
 LEAST_SHARE = 0.9
 """Of the FLOPs of weight GEMMs, what must be quantised unless a reason is known for the rest."""
 _UNKNOWN = "an operand has no Q/DQ pair"
+_OPERATORS = {
+    "Conv": "a convolution; only MatMul and Gemm are quantised",
+    "Loop": "a Loop, whose products stay float32",
+} | dict.fromkeys(ATTENTION_OPERATORS, "an attention in one operator, which reads no Q/DQ pairs")
+"""Operators that have operations and are never quantised, and why."""
 
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Weight GEMMs are MatMul and Gemm nodes with a stored operand; `left` names those not quantised, with the reason.
+    """What is quantised and what is left, with the axes at their `opt` sizes.
 
-    It is the second operand of a projection, the first one where a query is stored. The shares are of the FLOPs of
-    weight GEMMs, and of all FLOPs, that quantised nodes carry with the axes at their `opt` sizes.
+    Attributes:
+        weight_gemms: MatMul and Gemm nodes with a stored operand: the second one of a projection, the first one where a
+            query is stored.
+        quantized: those of them that are quantised.
+        left: all nodes that have operations and stay float, with the reason.
+        gemm_flops_share: of the FLOPs of weight GEMMs, what the quantised ones carry.
+        flops_share: of all FLOPs, what quantised nodes carry, products of activations among them.
+        left_flops_shares: of all FLOPs, what each node of `left` carries; together with `flops_share` they are 1.
     """
 
     weight_gemms: int
@@ -32,12 +43,17 @@ class QuantizationReport:
     left: dict[str, str]
     gemm_flops_share: float
     flops_share: float
+    left_flops_shares: dict[str, float]
 
     def lines(self) -> list[str]:
         """For people: what is quantised, and what is not."""
         shares = f"{self.gemm_flops_share:.1%} of their operations, {self.flops_share:.1%} of all"
         first = f"{self.quantized} of {self.weight_gemms} weight GEMMs quantised ({shares})"
-        return [first, *(f"not quantised: {name}: {reason}" for name, reason in self.left.items())]
+        left = (
+            f"not quantised: {name}, {self.left_flops_shares[name]:.1%} of all: {reason}"
+            for name, reason in self.left.items()
+        )
+        return [first, *left]
 
 
 def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> QuantizationReport:
@@ -48,16 +64,25 @@ def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> Q
     weight_gemms = [node for node in gemms(model) if any(map(is_weight, node.inputs[:2]))]
     quantized = {node for node in gemms(model) if all(map(_is_dequantized, node.inputs[:2]))}
     counted = [node for node in weight_gemms if node in quantized]
-    reasons = dict(left or {}) | {
-        str(node.name): _UNKNOWN for node in weight_gemms if node not in quantized and node.name not in (left or {})
-    }
+    carried = {node: _carried(node, flops) for node in model.graph}
+    floats = [node for node, count in carried.items() if count and node not in quantized]
+    reasons = {str(node.name): _OPERATORS.get(node.op_type, _UNKNOWN) for node in floats} | dict(left or {})
     return QuantizationReport(
         weight_gemms=len(weight_gemms),
         quantized=len(counted),
         left=reasons,
-        gemm_flops_share=_share(flops, counted, weight_gemms),
-        flops_share=_share(flops, quantized, flops),
+        gemm_flops_share=_share(carried, counted, weight_gemms),
+        flops_share=_share(carried, quantized, carried),
+        left_flops_shares={
+            name: _share(carried, [node for node in floats if node.name == name], carried) for name in reasons
+        },
     )
+
+
+def _carried(node: ir.Node, flops: Mapping[ir.Node, int]) -> int:
+    """Operations of a node; of a Loop, those of its body."""
+    inner = node.attributes["body"].as_graph().all_nodes() if node.op_type == "Loop" else ()
+    return sum(flops.get(each, 0) for each in (node, *inner))
 
 
 def _share(flops: Mapping[ir.Node, int], part: Collection[ir.Node], whole: Collection[ir.Node]) -> float:

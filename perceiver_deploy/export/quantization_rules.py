@@ -18,7 +18,6 @@ cross-attentions, and has an SQNR of 20.7 dB with them in INT8 and of 41.7 dB wi
 40.0 dB; the shipped models' attentions among latents lose at most 4 %, and would gain 1 to 2 dB."""
 NOTHING_LOST: Mapping[str, float] = MappingProxyType({})
 _KEPT = "kept in float32 on request"
-_LOOP = "a Loop, whose products stay float32"
 _LEFT = {
     "resize": "resizes raw pixels by whole numbers that float32 holds exactly",
     "outputs": "the head of a modality, whose results may be smaller than the rounding of what all modalities share",
@@ -45,7 +44,6 @@ def left_in_float32(model: ir.Model, keep: Collection[str], lost: Mapping[str, f
         )
     modules = {str(node.name): module_of(node).partition(".")[0] for node in gemms(model)}
     left = {name: _LEFT[module] for name, module in modules.items() if module in _LEFT}
-    left |= {str(node.name): _LOOP for node in model.graph if node.op_type == "Loop"}
     return left | _losing(model, lost) | dict.fromkeys(keep, _KEPT)
 
 

@@ -33,8 +33,8 @@ METHOD = "layers ranked by the SQNR that the outputs gain when one is in float32
 
 
 @dataclass(frozen=True)
-class KeptContract:
-    """A contract that was kept, and how.
+class MixedPrecision:
+    """What a search chose, and what it loses: it keeps the contract, or is the best of those that do not.
 
     Attributes:
         max_drop: the contract.
@@ -42,7 +42,7 @@ class KeptContract:
         float32: the modules that were returned to float32, the most sensitive first.
         keep: their nodes.
         before: the judgement of the variant with nothing returned.
-        after: that of the variant as it is.
+        after: that of the choice.
         sqnr_db: of the outputs, with one module in float32; nothing where no ranking was needed.
         attempts: how many mixed precisions were judged.
     """
@@ -82,11 +82,23 @@ class KeptContract:
         return [first, *self.after.lines()]
 
 
-def keep_contract(max_drop: MaxDrop, held_out: HeldOut, conversion: Conversion, bundle: Bundle) -> KeptContract:
+class ContractError(BoundError):
+    """No mixed precision keeps the contract; `best` is the one that is beyond it by least."""
+
+    def __init__(self, message: str, best: MixedPrecision) -> None:
+        super().__init__(message)
+        self.best = best
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: what the manifest would say of the best, and what of it is beyond the contract."""
+        return {"contract": self.best.to_recipe(), "breaches": self.best.after.breaches(self.best.max_drop)}
+
+
+def keep_contract(max_drop: MaxDrop, held_out: HeldOut, conversion: Conversion, bundle: Bundle) -> MixedPrecision:
     """Find out which layers have to be in float32.
 
     Raises:
-        BoundError: the contract is not kept with all layers but one returned; the best that was found is named.
+        ContractError: the contract is not kept with all layers but one returned.
         BundleError: the bundle has no weights to run eager with.
         MissingError: nothing here can judge the variant.
     """
@@ -111,19 +123,19 @@ class _Search:
     sqnr_db: dict[str, float] = field(default_factory=dict)
     order: tuple[str, ...] = ()
 
-    def run(self) -> KeptContract:
+    def run(self) -> MixedPrecision:
         if self._holds(0):
-            return self._kept(0)
+            return self._choice(0)
         self._rank()
         failed, count, most = 0, 1, len(self.order) - 1
         while not (most and self._holds(count)):
             if count >= most:
-                raise BoundError(self._failure())
+                raise self._failure()
             failed, count = count, min(2 * count, most)
         while count - failed > 1:
             middle = (failed + count) // 2
             failed, count = (failed, middle) if self._holds(middle) else (middle, count)
-        return self._kept(count)
+        return self._choice(count)
 
     def _holds(self, count: int) -> bool:
         modules = self.order[:count]
@@ -187,9 +199,9 @@ class _Search:
         variant = self.conversion.variant
         return {stage: self.folder / Path(graph_file(variant, stage)).name for stage in self.conversion.stages}
 
-    def _kept(self, count: int) -> KeptContract:
+    def _choice(self, count: int) -> MixedPrecision:
         modules = self.order[:count]
-        return KeptContract(
+        return MixedPrecision(
             max_drop=self.max_drop,
             held_out=self.held_out,
             float32=modules,
@@ -200,13 +212,15 @@ class _Search:
             attempts=len(self.attempts),
         )
 
-    def _failure(self) -> str:
-        count, best = min(self.attempts.items(), key=lambda item: item[1].excess(self.max_drop))
-        return (
+    def _failure(self) -> ContractError:
+        count = min(self.attempts, key=lambda tried: self.attempts[tried].excess(self.max_drop))
+        best = self._choice(count)
+        return ContractError(
             f"No mixed precision keeps max-drop {self.max_drop} of {self.conversion.variant} on {self.held_out.name}. "
-            f"The best has {count} of {len(self.order)} layers in float32 ({', '.join(self.order[:count]) or 'none'}): "
-            f"{'; '.join(best.breaches(self.max_drop))}. Nothing was written. Allow a larger drop, or use another "
-            "method or precision."
+            f"The best has {count} of {len(self.order)} layers in float32 ({', '.join(best.float32) or 'none'}): "
+            f"{'; '.join(best.after.breaches(self.max_drop))}. Nothing was written. Allow a larger drop, or use "
+            "another method or precision.",
+            best,
         )
 
 

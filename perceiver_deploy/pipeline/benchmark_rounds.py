@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from perceiver_deploy.data.metrics import collect_outputs
 from perceiver_deploy.evaluate.accuracy_figures import accuracy_figures
 from perceiver_deploy.evaluate.benchmark_report import AccuracyFigures, Latency, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.evaluate.parity import compare, finite_or_none
 from perceiver_deploy.evaluate.ranking import median_interval, rank
 from perceiver_deploy.evaluate.workers import CandidateName, Worker, time_round_robin, warm_up
 from perceiver_deploy.manifest import opt_sizes
@@ -118,7 +117,7 @@ def _time(bundle: Bundle, candidates: Sequence[_Candidate], batch: int, inputs: 
                 stable=stable,
                 peak_bytes=candidate.worker.peak_bytes(),
                 device_bytes=candidate.worker.device_bytes(),
-                relative_l2=relative_l2 if math.isfinite(relative_l2) else None,
+                relative_l2=finite_or_none(relative_l2),
                 samples=tuple(own),
             )
         )

@@ -48,7 +48,7 @@ def judging_runtimes(runtimes: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ..
 
 
 def read_judgement(document: Any) -> Judgement:
-    """What `Judgement.to_json` gave."""
+    """What `Judgement.to_json` gave of one whose figures are all finite."""
     return Judgement(_JUDGED.validate_python(document))
 
 

@@ -14,14 +14,15 @@ from perceiver_deploy.bundle import Bundle, Staging, changed_bundle
 from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.evaluate.contract import MaxDrop
-from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.evaluate.parity import compare, finite_or_none
 from perceiver_deploy.export.graph_files import stored_bytes
 from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
-from perceiver_deploy.pipeline.accuracy_contract import KeptContract, keep_contract
+from perceiver_deploy.pipeline.accuracy_contract import MixedPrecision, keep_contract
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
 from perceiver_deploy.pipeline.conversion import Conversion, opener
+from perceiver_deploy.pipeline.finite_outputs import FiniteOutputs
 from perceiver_deploy.pipeline.half import prepare_half
 from perceiver_deploy.pipeline.half_data import GOLDEN, GoldenData, HalfReport, golden_data
 from perceiver_deploy.pipeline.held_out import held_out_data
@@ -50,13 +51,14 @@ class ConvertResult:
     source_bytes: int
     relative_l2: float
     top1: float | None
-    contract: KeptContract | None = None
+    contract: MixedPrecision | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict."""
+        """A plain dict. A `relative_l2` that is not finite is None."""
         contract = None if self.contract is None else self.contract.to_recipe()
         reports = {stage: asdict(report) for stage, report in self.reports.items()}
-        return {**self.__dict__, "reports": reports, "contract": contract}
+        own = {"relative_l2": finite_or_none(self.relative_l2), "reports": reports, "contract": contract}
+        return {**self.__dict__, **own}
 
 
 def convert_bundle(
@@ -93,7 +95,8 @@ def convert_bundle(
         force: replace a variant of that name.
 
     Raises:
-        BoundError: no mixed precision keeps `max_drop`; the bundle is left as it was.
+        ContractError: no mixed precision keeps `max_drop`; the best is in it, and the bundle is left as it was.
+        ParityError: outputs for the calibration samples are not finite where those of fp32 are; so it is then.
         UsageError, BundleError, InputError, ExportError, MissingError: so it is then.
     """
     options = Int8Options(target, method, tuple(ranges), equalised)
@@ -204,14 +207,22 @@ def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, En
 
 
 def _agreement(conversion: Conversion, targets: Mapping[StageName, Path]) -> tuple[float, float | None]:
-    """Relative L2 of the first output of both variants on the samples, and where it is class scores, equal top-1."""
+    """Relative L2 of the first output of both variants on the samples, and where it is class scores, equal top-1.
+
+    Raises:
+        ParityError: as `FiniteOutputs.require`.
+    """
     data = conversion.data
     manifest, results = data.manifest, []
     output = manifest.stages["full"].outputs[0]
     row = output.shape[-1] if isinstance(output.shape[-1], int) else 1
-    for files, open_files in ((targets, opener(conversion.precision)), (data.graphs, open_graphs)):
+    finite = FiniteOutputs(conversion.variant)
+    for files, open_files, look in (
+        (targets, opener(conversion.precision), finite.note),
+        (data.graphs, open_graphs, finite.require),
+    ):
         with open_files(files, manifest.stages, manifest.axes) as session:
-            batches = [session.run(batch)[output.name] for batch in data.batches("full", conversion.rows)]
+            batches = [look(session.run(batch))[output.name] for batch in data.batches("full", conversion.rows)]
         results.append(np.concatenate([batch.reshape(-1, row) for batch in batches]))
     figures = compare(*results)
     return figures.relative_l2, figures.top1 if has_classes(output.name) else None

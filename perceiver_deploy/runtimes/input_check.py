@@ -19,7 +19,8 @@ class InputCheck:
     """
 
     def __init__(self, specs: Sequence[TensorSpec], axes: Mapping[str, Axis]) -> None:
-        self._specs = [(spec, np.dtype(spec.dtype)) for spec in specs]
+        self._specs = tuple(specs)
+        self._dtypes = [(spec.name, np.dtype(spec.dtype)) for spec in specs]
         self._names = {spec.name for spec in specs}
         self._axes = axes
         self._told = [spec for spec in specs if spec.dtype == "int64" and len(spec.shape) == 1 and _is_fixed(spec)]
@@ -40,33 +41,34 @@ class InputCheck:
                 f"{spec.name}[{at}]": int(value) for spec in self._told for at, value in enumerate(inputs[spec.name])
             }
             sizes = sizes | values
-        for spec, _ in self._specs:
+        for spec in self._specs:
             _check_values(inputs[spec.name], spec, sizes)
 
     def _shapes(self, inputs: Mapping[str, NDArray[np.generic]]) -> list[tuple[int, ...]] | None:
         """Shapes of all inputs, or None where a name or a dtype is another."""
         if inputs.keys() != self._names:
             return None
-        arrays = [inputs[spec.name] for spec, _ in self._specs]
-        fit = all(
-            isinstance(array, np.ndarray) and array.dtype == dtype
-            for array, (_, dtype) in zip(arrays, self._specs, strict=True)
-        )
-        return [array.shape for array in arrays] if fit else None
+        shapes = []
+        for name, dtype in self._dtypes:
+            array = inputs[name]
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                return None
+            shapes.append(array.shape)
+        return shapes
 
     def _sizes(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
         """Sizes of the axes, where all inputs fit but for their values."""
-        expected = ", ".join(spec.name for spec, _ in self._specs)
+        expected = ", ".join(spec.name for spec in self._specs)
         if unknown := inputs.keys() - self._names:
             raise InputError(f"There is no input {sorted(unknown)[0]!r}. The inputs are: {expected}.")
         sizes: dict[str, tuple[int, str]] = {}
-        for spec, dtype in self._specs:
+        for spec in self._specs:
             if spec.name not in inputs:
                 raise InputError(f"Input {spec.name!r} is missing. The inputs are: {expected}.")
-            _check_array(inputs[spec.name], spec, dtype)
+            _check_array(inputs[spec.name], spec)
             _check_axes(inputs[spec.name].shape, spec, self._axes, sizes)
         found = {name: size for name, (size, _) in sizes.items()}
-        for spec, _ in self._specs:
+        for spec in self._specs:
             _check_expressions(inputs[spec.name].shape, spec, found)
         return found
 
@@ -97,10 +99,10 @@ def _is_fixed(spec: TensorSpec) -> bool:
     return isinstance(spec.shape[0], int)
 
 
-def _check_array(array: NDArray[np.generic], spec: TensorSpec, dtype: np.dtype[np.generic]) -> None:
+def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:
     if not isinstance(array, np.ndarray):
         raise InputError(f"Input {spec.name!r} is a {type(array).__name__}; expected a NumPy array of {spec.dtype}.")
-    if array.dtype != dtype:
+    if array.dtype != spec.dtype:
         raise InputError(
             f"Input {spec.name!r} has dtype {array.dtype}; expected {spec.dtype}. "
             f"Convert it with array.astype('{spec.dtype}')."
@@ -143,13 +145,14 @@ def _check_values(array: NDArray[np.generic], spec: TensorSpec, sizes: Mapping[s
     if array.size == 0 or (spec.minimum is None and spec.maximum is None):
         return
     bound = None if spec.maximum is None else evaluate_size(spec.maximum, sizes)
-    in_one_pass = bound is not None and spec.minimum == 0 and array.dtype == np.int64
-    if in_one_pass and array.view(np.uint64).max() <= bound:  # as unsigned, what is negative is beyond any bound
-        return
+    if bound is not None and spec.minimum == 0 and array.dtype == np.int64:
+        most = np.maximum.reduce(array.view(np.uint64), axis=None)  # as unsigned, negative numbers are the largest
+        if most <= bound:
+            return
     if spec.minimum is not None and (least := int(array.min())) < spec.minimum:
         raise InputError(f"Input {spec.name!r} holds the value {least}; expected at least {spec.minimum}.")
-    if bound is not None and (most := int(array.max())) > bound:
-        raise InputError(f"Input {spec.name!r} holds the value {most}; expected at most {bound}.")
+    if bound is not None and (largest := int(array.max())) > bound:
+        raise InputError(f"Input {spec.name!r} holds the value {largest}; expected at most {bound}.")
 
 
 def _shape_text(spec: TensorSpec) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +15,7 @@ from perceiver_deploy.errors import BundleError, PerceiverDeployError
 from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.input_check import InputCheck
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
+from perceiver_deploy.runtimes.uses import Uses
 
 
 class Session(ABC):
@@ -39,9 +38,7 @@ class Session(ABC):
         self.axes = axes
         self.settings = settings
         self._check = InputCheck(stage.inputs, axes)
-        self._closed = False
-        self._running = 0
-        self._ended = threading.Condition()
+        self._uses = Uses(self._refusal)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """Outputs by name for inputs by name.
@@ -49,7 +46,7 @@ class Session(ABC):
         Raises:
             InputError: a name, dtype, rank, size or value that the model does not take; nothing was run.
         """
-        with self._in_use():
+        with self._uses:
             self._check(inputs)
             return self._execute({spec.name: np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs})
 
@@ -80,22 +77,8 @@ class Session(ABC):
             "perceiver-deploy export CHECKPOINT -o BUNDLE --split"
         )
 
-    def _ensure_open(self) -> None:
-        if self._closed:
-            raise PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
-
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """Keep `close` waiting."""
-        with self._ended:
-            self._ensure_open()
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._ended:
-                self._running -= 1
-                self._ended.notify_all()
+    def _refusal(self) -> PerceiverDeployError:
+        return PerceiverDeployError(f"This {self.runtime} session is closed. Load the bundle again to run it.")
 
     @abstractmethod
     def _execute(self, inputs: Arrays) -> Arrays:
@@ -103,12 +86,8 @@ class Session(ABC):
 
     def close(self) -> None:
         """Free the engine when the runs under way have ended; new ones are refused. Closing twice is allowed."""
-        with self._ended:
-            if self._closed:
-                return
-            self._closed = True
-            self._ended.wait_for(lambda: self._running == 0)
-        self._release()
+        if self._uses.close():
+            self._release()
 
     @abstractmethod
     def _release(self) -> None:

@@ -41,7 +41,7 @@ class StagedSession(Session):
             return super().stage(name)
         with self._lock:
             if name not in self._sessions:
-                self._ensure_open()
+                self._uses.require_open()
                 self._sessions[name] = self._open_stage(name)
             return self._sessions[name]
 

@@ -69,7 +69,7 @@ class TensorRTSession(Session):
         """
         from perceiver_deploy.runtimes.cuda_memory import on_device
 
-        with self._in_use(), self._lock, on_device(self.settings.gpu):
+        with self._uses, self._lock, on_device(self.settings.gpu):
             stream = self._engine.stream.handle
             borrowed = {name: borrow(name, tensor, CUDA, self.settings.gpu, stream) for name, tensor in inputs.items()}
             least = {spec.name: spec.minimum or 0 for spec in self.inputs}

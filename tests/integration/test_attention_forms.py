@@ -98,6 +98,7 @@ def test_the_int8_report_says_that_a_loop_stays_float32_and_fp16_is_refused(by_r
     assert report.left == {"encoder.cross_attention/Loop": "a Loop, whose products stay float32"}
     assert report.quantized == report.weight_gemms
     assert 0.5 < report.flops_share < 1
+    assert report.flops_share + report.left_flops_shares["encoder.cross_attention/Loop"] == pytest.approx(1)
     with pytest.raises(ExportError, match="with --attention portable"):
         convert_bundle(path, precision="fp16", calibration=str(path.parent / "patches.npz"))
 

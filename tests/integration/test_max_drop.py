@@ -91,11 +91,17 @@ def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bun
     bundle = copied_bundle("fourier")
     before = directory_content(bundle)
     monkeypatch.setattr(agreement, "agreement_metrics", lambda eager: (nothing_is_good_enough(eager),))
-    command = ["convert", str(bundle), "--precision", "fp16", "--max-drop", "0.5%", "--quiet"]
+    command = ["convert", str(bundle), "--precision", "fp16", "--max-drop", "0.5%", "--quiet", "--json"]
     result = CliRunner().invoke(main, [*command, "--held-out", str(files / "held_out.npz")])
     assert result.exit_code == BoundError.exit_code == 4
     assert "No mixed precision keeps max-drop 0.5% of fp16" in result.stderr
     assert "Nothing was written" in result.stderr
+    best = json.loads(result.stdout)
+    (drop,) = best["contract"]["after"]["onnxruntime"]
+    assert (drop["metric"], drop["drop"] > 0.005) == ("equal bits", True)
+    assert best["contract"]["attempts"] > 1
+    assert all(module in result.stderr for module in best["contract"]["float32"])
+    assert ["equal bits" in breach for breach in best["breaches"]] == [True]
     assert directory_content(bundle) == before
 
 

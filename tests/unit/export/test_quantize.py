@@ -60,6 +60,7 @@ def test_only_quantised_gemms_read_quantised_values(graph, tmp_path):
     assert (report.weight_gemms, report.quantized) == (3, 2)
     assert report.left == {"resize/MatMul": "resizes raw pixels by whole numbers that float32 holds exactly"}
     assert report.gemm_flops_share == report.flops_share == pytest.approx(2 / 3)
+    assert report.left_flops_shares == {"resize/MatMul": pytest.approx(1 / 3)}
     graph_outputs = [value.name for value in ir.load(tmp_path / "int8.onnx").graph.outputs]
     assert graph_outputs == ["y", "z", "h"]
 

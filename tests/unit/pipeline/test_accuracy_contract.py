@@ -117,6 +117,18 @@ def test_a_search_goes_on_where_a_killed_one_was(search):
     assert whole.float32 == ("layer.3", "layer.1", "layer.6", "layer.4")
 
 
+def test_outputs_that_lost_everything_are_found_again_and_are_null_in_json(tmp_path):
+    path, lost = tmp_path / "found.json", (np.inf, np.inf)
+    judged = Judgement({"onnxruntime": (Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, lost, 1000, None),)})
+    Findings(path).judgement("judged", lambda: judged)
+    (again,) = Findings(path).judgement("judged", lambda: pytest.fail("known")).found["onnxruntime"]
+    assert (again.drop, again.interval) == (np.inf, lost)
+    assert np.isnan(again.value)
+    (document,) = judged.to_json()["onnxruntime"]
+    assert (document["value"], document["drop"], document["interval"]) == (None, None, (None, None))
+    assert document["eager"] == 0.9
+
+
 @pytest.mark.parametrize(
     "damage",
     [
