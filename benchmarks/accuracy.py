@@ -25,6 +25,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs
 from perceiver_deploy.evaluate.accuracy import measure_drops
+from perceiver_deploy.evaluate.agreement import LEAST_SQNR_DB
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.evaluate.statistics import SIGNIFICANT
@@ -37,8 +38,6 @@ POINTS = 0.005
 """What the share of right answers may fall by, or one row, whichever is more."""
 BOUNDS = {"px": ("relative", 0.01), "bit": ("relative", 0.01), "dB": ("absolute", 0.5)}
 ROUNDING = 1e-9
-LEAST_SQNR = 20.0
-"""Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
 NEAR_SILENCE = ("audio_reconstruction",)
 """Outputs that PSNR alone judges, because the signal itself is near zero."""
 
@@ -129,8 +128,8 @@ def failures(row: dict[str, Any]) -> list[str]:
     for output, figures in row["outputs"].items():
         if figures["non_finite"]:
             found.append(f"{output}: {figures['non_finite']} values are not finite")
-        if output not in NEAR_SILENCE and figures["sqnr_db"] is not None and figures["sqnr_db"] < LEAST_SQNR:
-            found.append(f"{output}: SQNR {figures['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR:.0f} dB")
+        if output not in NEAR_SILENCE and figures["sqnr_db"] is not None and figures["sqnr_db"] < LEAST_SQNR_DB:
+            found.append(f"{output}: SQNR {figures['sqnr_db']:.1f} dB, expected at least {LEAST_SQNR_DB:.0f} dB")
     return found
 
 

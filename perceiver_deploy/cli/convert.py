@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 @click.option(
     "--held-out",
     help="What --max-drop is judged on: data set (its test split; default: that of --calibration) or .npz file with "
-    "one array an input and perhaps labels; without labels agreement with eager is judged.",
+    "one array an input and perhaps labels; without labels agreement with eager and SQNR are judged.",
 )
 @force_option
 def command(

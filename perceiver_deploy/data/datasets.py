@@ -59,11 +59,6 @@ class DataSet:
     test: Split
     metrics: tuple[Metric, ...] = (TOP1,)
 
-    def require_task(self, task: Task, where: str) -> None:
-        """Raise an `InputError` unless the data set is for the task of the bundle `where`."""
-        if self.task != task:
-            raise InputError(f"Data set {self.name!r} is for {self.task}; the bundle's task is {task} ({where}).")
-
 
 @dataclass(frozen=True)
 class DataSetEntry:
@@ -92,6 +87,21 @@ def load_dataset(name: str) -> DataSet:
     if name not in DATA_SETS:
         raise UsageError(f"There is no data set {name!r}; expected one of {', '.join(DATA_SETS)}.")
     return DATA_SETS[name].load()
+
+
+def load_dataset_for(task: Task, name: str, where: str) -> DataSet:
+    """A data set for the task of the bundle `where`; one for another task is refused before it is looked for.
+
+    Raises:
+        InputError: it is for another task.
+        UsageError, MissingError: as `load_dataset`.
+    """
+    if name in DATA_SETS and DATA_SETS[name].task != task:
+        raise InputError(
+            f"Data set {name!r} is for {DATA_SETS[name].task}; the bundle's task is {task} ({where}). Give data of "
+            "that task: `perceiver-deploy data list` shows what each data set is for."
+        )
+    return load_dataset(name)
 
 
 def _later(module: str, function: str) -> Callable[[], DataSet]:

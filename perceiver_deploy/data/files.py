@@ -92,7 +92,20 @@ def read_arrays(path: Path) -> Arrays:
         InputError: not a readable .npz file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as raw:
+            if not zipfile.is_zipfile(raw):  # numpy would take it for a pickle
+                raise InputError(
+                    f"{path} is not a .npz file: it is no zip archive of arrays, or a damaged one. Write it with "
+                    "numpy.savez."
+                )
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist. Give a .npz file that does.") from None
+    except ValueError:
+        raise InputError(
+            f"{path} holds an array that is damaged, or of Python objects. Write it with numpy.savez, of numbers alone."
+        ) from None
+    except (OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read as a .npz file ({error}). Write it with numpy.savez.") from None

@@ -73,6 +73,11 @@ def measure(outputs: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Me
     return tuple(_measure(metric, outputs, data) for metric in metrics)
 
 
+def has_classes(output: str) -> bool:
+    """Whether an output of this name is class scores, whose largest entry is an answer."""
+    return output.endswith("logits")
+
+
 def example_scores(metric: Metric, outputs: Arrays, data: Split) -> NDArray[np.float64]:
     """One score an example [examples] for a split's outputs, NaN where it does not count."""
     return np.asarray(metric.scores(outputs, data.rows(slice(None)), data.targets), np.float64)

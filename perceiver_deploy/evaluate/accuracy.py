@@ -10,7 +10,7 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet, Split
-from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores, format_value, measure
+from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores, format_value, has_classes, measure
 from perceiver_deploy.evaluate.parity import compare, finite_or_none
 from perceiver_deploy.evaluate.statistics import McNemar, mcnemar, paired_difference
 
@@ -32,7 +32,7 @@ def measure_accuracy(outputs: Arrays, eager: Arrays, data: DataSet) -> Accuracy:
     """The metrics of outputs for the test split, and how they compare with eager's."""
     first = next(iter(eager))
     figures = compare(outputs[first], eager[first])
-    agreement = figures.top1 if first == "logits" else None
+    agreement = figures.top1 if has_classes(first) else None
     return Accuracy(measure(outputs, data.test, data.metrics), agreement, figures.relative_l2)
 
 

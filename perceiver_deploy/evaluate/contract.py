@@ -10,6 +10,7 @@ from typing import Any
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.agreement import Sqnr
 
 _ROUNDING = 1e-12
 """Of means of floats: two of 400 rows are exactly half a point."""
@@ -50,44 +51,48 @@ class MaxDrop:
             return self.amount / 100 * abs(drop.eager)
         return self.amount / 100 if drop.unit == "%" else self.amount
 
-    def allows(self, drop: Drop) -> bool:
-        """Whether the mean over the held-out examples fell by no more. A NaN is not allowed."""
-        return drop.drop <= self.bound(drop) + _ROUNDING
+    def excess(self, found: Drop | Sqnr) -> float:
+        """By how much it is beyond its bound, as a share of eager's value; that of an SQNR is the same for all."""
+        if isinstance(found, Sqnr):
+            return found.excess
+        share = (found.drop - self.bound(found)) / (abs(found.eager) or 1.0)
+        return share if math.isfinite(share) else math.inf
+
+    def allows(self, found: Drop | Sqnr) -> bool:
+        """Whether the mean over the held-out examples fell by no more, an SQNR is not too low. A NaN is not allowed."""
+        if isinstance(found, Sqnr):
+            return found.excess <= 0
+        return found.drop <= self.bound(found) + _ROUNDING
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What each metric lost in each runtime that it was judged in."""
+    """By runtime, what each metric lost, and where agreement with eager is judged, the SQNR of class scores."""
 
-    drops: Mapping[str, Sequence[Drop]]
+    found: Mapping[str, Sequence[Drop | Sqnr]]
 
     def breaches(self, contract: MaxDrop) -> list[str]:
-        """What fell by more than is allowed, in words."""
-        return [
-            f"{drop.text()} in {runtime}"
-            for runtime, drops in self.drops.items()
-            for drop in drops
-            if not contract.allows(drop)
-        ]
+        """What is beyond its bound, in words."""
+        return [f"{one.text()} in {runtime}" for runtime, one in self._all() if not contract.allows(one)]
 
     def excess(self, contract: MaxDrop) -> float:
-        """By how much the worst metric is beyond its bound, as a share of eager's value."""
-        shares = [
-            (drop.drop - contract.bound(drop)) / (abs(drop.eager) or 1.0)
-            for drops in self.drops.values()
-            for drop in drops
-        ]
-        return max(share if math.isfinite(share) else math.inf for share in shares)
+        """By how much the worst is beyond its bound, as a share of eager's value."""
+        return max(contract.excess(one) for _, one in self._all())
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """A plain dict: runtimes, and in each the metrics."""
-        return {runtime: [drop.to_json() for drop in drops] for runtime, drops in self.drops.items()}
+        return {runtime: [one.to_json() for one in found] for runtime, found in self.found.items()}
 
     def lines(self) -> list[str]:
         """For people: one line a metric and runtime."""
-        return [f"{runtime}: {_with_test(drop)}" for runtime, drops in self.drops.items() for drop in drops]
+        return [f"{runtime}: {_with_test(one)}" for runtime, one in self._all()]
+
+    def _all(self) -> list[tuple[str, Drop | Sqnr]]:
+        return [(runtime, one) for runtime, found in self.found.items() for one in found]
 
 
-def _with_test(drop: Drop) -> str:
-    test = "" if drop.test is None else f", McNemar p {drop.test.p_value:.2f}"
-    return f"{drop.text()}{test}, {drop.examples} rows"
+def _with_test(found: Drop | Sqnr) -> str:
+    if isinstance(found, Sqnr):
+        return found.text()
+    test = "" if found.test is None else f", McNemar p {found.test.p_value:.2f}"
+    return f"{found.text()}{test}, {found.examples} rows"

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.grid import OUT_OF_RANGE
 from perceiver_deploy.evaluate.samples import Sample
@@ -218,7 +219,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
                     case=sample.name,
                     sizes=", ".join(f"{key} {list(array.shape)}" for key, array in sample.inputs.items()),
                     output=name,
-                    figures=compare(outputs[name], reference) if error is None else _NO_FIGURES,
+                    figures=_figures(name, outputs[name], reference) if error is None else _NO_FIGURES,
                     bound=bound,
                     row_bound=row_bound,
                     bound_reason=reason,
@@ -227,6 +228,11 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
                 )
             )
     return verdicts
+
+
+def _figures(output: str, result: NDArray[Any], reference: NDArray[Any]) -> Figures:
+    found = compare(result, reference)
+    return found if has_classes(output) else replace(found, top1=None)
 
 
 def _bounds(precision: Precision, sample: Sample, output: str) -> tuple[float, float, str]:

@@ -99,7 +99,10 @@ def quantize_model(
 def _require_range(name: str, thresholds: Mapping[str, tuple[float, float]]) -> None:
     """A range that gives a scale: it was seen, is finite, and is not zero alone."""
     if name not in thresholds:
-        raise ExportError(f"Tensor {name} has no range: it was never seen. Calibrate on the graph that is quantised.")
+        raise ExportError(
+            f"Tensor {name} has no range: it was never seen. Measure ranges on the graph that is quantised: "
+            "perceiver-deploy convert BUNDLE --precision int8 --calibration DATA, without --ranges."
+        )
     low, high = thresholds[name]
     usable = _LEAST <= max(abs(low), abs(high)) <= _MOST  # false of a NaN
     if not (usable and low <= high):

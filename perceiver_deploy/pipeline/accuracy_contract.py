@@ -19,8 +19,8 @@ from typing import Any
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import cache_directory
 from perceiver_deploy.errors import BoundError, ExportError
+from perceiver_deploy.evaluate.agreement import LEAST_SQNR_DB
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
-from perceiver_deploy.evaluate.parity import finite_or_none
 from perceiver_deploy.manifest import StageName, graph_file
 from perceiver_deploy.pipeline.contract_trials import Findings, Trials, judging_runtimes
 from perceiver_deploy.pipeline.conversion import Conversion
@@ -69,7 +69,7 @@ class MixedPrecision:
             "method": METHOD,
             "float32": list(self.float32),
             "nodes": {stage: list(nodes) for stage, nodes in self.keep.items()},
-            "sqnr_db": {module: finite_or_none(found) for module, found in self.sqnr_db.items()},
+            "sqnr_db": dict(self.sqnr_db),
             "attempts": self.attempts,
             "before": self.before.to_json(),
             "after": self.after.to_json(),
@@ -233,6 +233,7 @@ def _key(held_out: HeldOut, conversion: Conversion, bundle: Bundle, runtimes: Se
         "recipe": conversion.recipe,
         "ranges": {stage: ranges.model_dump() for stage, ranges in conversion.ranges.items()},
         "held_out": [held_out.sha256, held_out.metrics is not None],
+        "least_sqnr_db": LEAST_SQNR_DB,
         "runtimes": list(runtimes),
         "environment": Environment.here().packages,
     }

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset, spread_rows
+from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset_for, spread_rows
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.manifest import Manifest, StageName
+from perceiver_deploy.pipeline.sample_check import ADVISED_SAMPLES, arrays_digest, require_samples
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.input_check import check_inputs
 from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.queries import all_queries
 
-LEAST_SAMPLES = 2
-"""One sample cannot tell a range from a value."""
-ADVISED_SAMPLES = 32
 _MASK = "attention_mask"
 
 
@@ -82,7 +77,8 @@ def calibration_data(
     rows = {name: inputs[name][chosen] for name in batched}
     shared = {name: array for name, array in inputs.items() if name not in rows}
     split = Split(rows, targets=chosen, shared=shared)  # targets only number them
-    _check(split, str(calibration))
+    require_samples(split, str(calibration), "calibration", "one sample cannot tell the range of a tensor")
+    _warn(split)
     return CalibrationData(split, arrays_digest(split.rows(slice(None))), bundle.manifest, graphs)
 
 
@@ -94,8 +90,7 @@ def read_inputs(bundle: Bundle, source: str | Path, *, test: bool = False) -> Ar
         UsageError, MissingError: as `load_dataset`.
     """
     if str(source) in DATA_SETS:
-        data = load_dataset(str(source))
-        data.require_task(bundle.manifest.task, str(bundle.path))
+        data = load_dataset_for(bundle.manifest.task, str(source), str(bundle.path))
         if bundle.manifest.raw_inputs:
             data = raw_data_set(data)
         return (data.test if test else data.train).rows(slice(None))
@@ -104,20 +99,7 @@ def read_inputs(bundle: Bundle, source: str | Path, *, test: bool = False) -> Ar
     raise InputError(f"Data {source} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
 
 
-def _check(data: Split, name: str) -> None:
-    if len(data) < LEAST_SAMPLES:
-        raise InputError(
-            f"{name} gives {len(data)} calibration sample; expected at least {LEAST_SAMPLES}, better "
-            f"{ADVISED_SAMPLES} or more: one sample cannot tell the range of a tensor. Give more data."
-        )
-    for key, array in data.rows(slice(None)).items():
-        if not (finite := np.isfinite(array)).all():
-            first = int(np.argwhere(~finite)[0][0])
-            row = data.targets[first] if key in data.inputs else first
-            raise InputError(
-                f"Calibration input {key!r} of {name} holds values that are not finite, first in row {row}. "
-                "Remove those samples."
-            )
+def _warn(data: Split) -> None:
     if len(data) < ADVISED_SAMPLES:
         log.warning("%d calibration samples are few; %d or more see more of the ranges", len(data), ADVISED_SAMPLES)
     if _MASK in data.inputs and data.inputs[_MASK].all():
@@ -125,12 +107,3 @@ def _check(data: Split, name: str) -> None:
             "No calibration sample uses the mask (%s is 1 everywhere): what padded inputs do to ranges is not seen",
             _MASK,
         )
-
-
-def arrays_digest(data: Arrays) -> str:
-    """SHA-256 of arrays with their names, dtypes and shapes."""
-    digest = hashlib.sha256()
-    for name in sorted(data):
-        digest.update(f"{name} {data[name].dtype} {data[name].shape}".encode())
-        digest.update(np.ascontiguousarray(data[name]).data)
-    return digest.hexdigest()

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import write_whole
 from perceiver_deploy.data.datasets import Split
-from perceiver_deploy.data.metrics import Metric, collect_outputs
+from perceiver_deploy.data.metrics import collect_outputs
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.evaluate.accuracy import Drop, measure_drops
-from perceiver_deploy.evaluate.agreement import agreement_metrics
+from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.agreement import Sqnr, judge_outputs, measure_sqnr
 from perceiver_deploy.evaluate.contract import Judgement
-from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.manifest import RuntimeName, StageName
 from perceiver_deploy.pipeline.conversion import OPENERS
 from perceiver_deploy.pipeline.held_out import HeldOut
@@ -30,9 +27,9 @@ from perceiver_deploy.runtimes.loading import installed_runtimes, load
 
 RANKING_ROWS = 64
 """Held-out examples that a layer's share of the error is measured on: it is a mean over all their outputs."""
-_DROPS = TypeAdapter(dict[str, tuple[Drop, ...]])
-_MOST_DB = 300.0
-"""For an error of zero, which has no number in JSON."""
+_Judged = dict[str, tuple[Drop | Sqnr, ...]]
+_JUDGED = TypeAdapter(_Judged)
+_Result = TypeVar("_Result")
 
 
 def judging_runtimes(runtimes: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ...]:
@@ -52,12 +49,7 @@ def judging_runtimes(runtimes: tuple[RuntimeName, ...]) -> tuple[RuntimeName, ..
 
 def read_judgement(document: Any) -> Judgement:
     """What `Judgement.to_json` gave of one whose figures are all finite."""
-    return Judgement(_DROPS.validate_python(document))
-
-
-def _numbers(judged: Judgement) -> dict[str, list[dict[str, Any]]]:
-    """A plain dict with all numbers as they are, infinities too, which Python's JSON has words for."""
-    return {runtime: [asdict(drop) for drop in drops] for runtime, drops in judged.drops.items()}
+    return Judgement(_JUDGED.validate_python(document))
 
 
 class Trials:
@@ -73,17 +65,17 @@ class Trials:
     def judge(self, files: Mapping[StageName, Path]) -> Judgement:
         """What graphs lose in each runtime."""
         split = self._held_out.split
-        drops: dict[str, tuple[Drop, ...]] = {}
-        for runtime in self._runtimes:
-            outputs = self._run(runtime, files, split)
-            drops[runtime] = measure_drops(outputs, self._eager, split, self._metrics)
-        return Judgement(drops)
+        return Judgement(
+            {
+                runtime: judge_outputs(self._run(runtime, files, split), self._eager, split, self._held_out.metrics)
+                for runtime in self._runtimes
+            }
+        )
 
     def sqnr(self, files: Mapping[StageName, Path]) -> float:
         """Signal to noise of graphs' outputs in dB against eager's: the mean over the outputs."""
         outputs = self._run(self._runtimes[0], files, self._ranking)
-        found = [min(compare(outputs[name], wanted).sqnr_db, _MOST_DB) for name, wanted in self._eager_ranking.items()]
-        return float(np.mean(found))
+        return float(np.mean([measure_sqnr(outputs[name], wanted) for name, wanted in self._eager_ranking.items()]))
 
     @cached_property
     def _eager(self) -> Arrays:
@@ -93,10 +85,6 @@ class Trials:
     @cached_property
     def _eager_ranking(self) -> Arrays:
         return self._run_eager(self._ranking)
-
-    @cached_property
-    def _metrics(self) -> tuple[Metric, ...]:
-        return self._held_out.metrics or agreement_metrics(self._eager)
 
     def _run_eager(self, split: Split) -> Arrays:
         with load(self._bundle, runtime="torch") as session:
@@ -108,34 +96,46 @@ class Trials:
             return collect_outputs(session.run, split, self._rows)
 
 
+class _Found(BaseModel):
+    """Results by step, as they are in the file."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+    sqnr_db: dict[str, float] = {}
+    judged: dict[str, _Judged] = {}
+
+
 class Findings:
     """Results of the steps of a search by name, written to a file after each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._found: dict[str, Any] = {}
+        self._found = _Found()
         if path.exists():
             try:
-                self._found = dict(json.loads(path.read_text(encoding="utf-8")))
+                self._found = _Found.model_validate_json(path.read_bytes())
             except (OSError, ValueError) as error:
-                log.warning("What an earlier search found in %s cannot be used (%s)", path, error)
+                log.warning("What an earlier search found in %s cannot be used (%s); it begins again", path, error)
             else:
-                log.info("The search goes on after %d steps that an earlier one did", len(self._found))
+                steps = len(self._found.sqnr_db) + len(self._found.judged)
+                log.info("The search goes on after %d steps that an earlier one did", steps)
 
     def sqnr(self, step: str, measure: Callable[[], float]) -> float:
         """The figure of a step, measured if it is not known."""
-        return float(self._step(step, measure))
+        return self._step(self._found.sqnr_db, step, measure)
 
     def judgement(self, step: str, judge: Callable[[], Judgement]) -> Judgement:
         """The judgement of a step, made if it is not known."""
-        return Judgement(_DROPS.validate_python(self._step(step, lambda: _numbers(judge()))))
+        found = self._step(
+            self._found.judged, step, lambda: {runtime: tuple(found) for runtime, found in judge().found.items()}
+        )
+        return Judgement(found)
 
     def remove(self) -> None:
         """The search has ended."""
         self._path.unlink(missing_ok=True)
 
-    def _step(self, step: str, work: Callable[[], Any]) -> Any:
-        if step not in self._found:
-            self._found[step] = work()
-            write_whole(self._path, json.dumps(self._found).encode())
-        return self._found[step]
+    def _step(self, known: dict[str, _Result], step: str, work: Callable[[], _Result]) -> _Result:
+        if step not in known:
+            known[step] = work()
+            write_whole(self._path, self._found.model_dump_json().encode())
+        return known[step]

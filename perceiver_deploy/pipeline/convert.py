@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.bundle import Bundle, Staging, changed_bundle
+from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.evaluate.contract import MaxDrop
 from perceiver_deploy.evaluate.parity import compare, finite_or_none
@@ -19,13 +20,14 @@ from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
 from perceiver_deploy.pipeline.accuracy_contract import MixedPrecision, keep_contract
+from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
 from perceiver_deploy.pipeline.conversion import Conversion, opener
 from perceiver_deploy.pipeline.finite_outputs import FiniteOutputs
 from perceiver_deploy.pipeline.half import prepare_half
-from perceiver_deploy.pipeline.half_data import GOLDEN, HalfReport
+from perceiver_deploy.pipeline.half_data import GOLDEN, GoldenData, HalfReport, golden_data
 from perceiver_deploy.pipeline.held_out import held_out_data
 from perceiver_deploy.pipeline.int8 import CALIBRATION_SAMPLES, METHOD, Int8Options, Target, prepare_int8
-from perceiver_deploy.pipeline.stage_ranges import FOLDER
+from perceiver_deploy.pipeline.stage_ranges import ranges_file
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import open_graphs
 
@@ -36,8 +38,8 @@ _SOURCE = "fp32"
 class ConvertResult:
     """What a conversion did, `reports` by stage.
 
-    `relative_l2` and `top1` compare with fp32 on the samples of `calibration`, which may be the golden ones; `contract`
-    says what `max_drop` led to.
+    `relative_l2` and `top1` compare the first output with fp32's on the samples of `calibration`, which may be the
+    golden ones; `top1` is there for class scores alone. `contract` says what `max_drop` led to.
     """
 
     bundle: str
@@ -108,7 +110,10 @@ def convert_bundle(
             raise BundleError(f"{bundle} has a variant {name!r} already. Replace it with --force.")
         held = None if limit is None else held_out_data(opened, held_out, calibration)
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
-        conversion = _prepare(opened, precision, options, sources, calibration, samples, Path(folder))
+        data = _calibration(opened, calibration, samples, sources)
+        if held is not None:
+            held.require_unlike(data)
+        conversion = _prepare(opened, precision, options, sources, data, Path(folder))
         contract = None if limit is None or held is None else keep_contract(limit, held, conversion, opened)
         keep = {} if contract is None else contract.keep
         engines = _remove_variant(name, opened, staging)
@@ -119,7 +124,7 @@ def convert_bundle(
             for stage, converter in conversion.stages.items()
         }
         for stage, found in conversion.ranges.items():
-            staging.path(_ranges_file(files[stage])).write_text(found.to_json(), encoding="utf-8")
+            staging.path(ranges_file(files[stage])).write_text(found.to_json(), encoding="utf-8")
         relative_l2, top1 = _agreement(conversion, targets)
         variant = Variant(
             precision=precision,
@@ -162,24 +167,27 @@ def _check_options(precision: Precision, calibration: str | Path | None, options
         raise UsageError("int8 needs calibration data. Name a data set or a .npz file with --calibration.")
 
 
+def _calibration(
+    bundle: Bundle, calibration: str | Path | None, samples: int, sources: Mapping[StageName, Path]
+) -> CalibrationData | GoldenData:
+    if calibration is None:
+        return golden_data(bundle, sources)
+    return calibration_data(bundle, calibration, samples, sources)
+
+
 def _prepare(
     bundle: Bundle,
     precision: Precision,
     options: Int8Options,
     sources: Mapping[StageName, Path],
-    calibration: str | Path | None,
-    samples: int,
+    data: CalibrationData | GoldenData,
     folder: Path,
 ) -> Conversion:
     runtimes = bundle.variant(_SOURCE).runtimes
     if precision in ("fp16", "bf16"):
-        return prepare_half(bundle, precision, sources, calibration, samples, runtimes)
-    assert calibration is not None
-    return prepare_int8(bundle, options, sources, calibration, samples, runtimes, folder)
-
-
-def _ranges_file(graph: str) -> str:
-    return f"{FOLDER}/{PurePosixPath(graph).stem}.json"
+        return prepare_half(bundle, precision, sources, data, runtimes)
+    assert isinstance(data, CalibrationData)
+    return prepare_int8(bundle, options, sources, data, runtimes, folder)
 
 
 def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, Engine]:
@@ -194,12 +202,12 @@ def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, En
         for file in bundle.manifest.variants[name].files.values():
             staging.remove(file)
             staging.remove(file + DATA_SUFFIX)
-            staging.remove(_ranges_file(file))
+            staging.remove(ranges_file(file))
     return engines
 
 
 def _agreement(conversion: Conversion, targets: Mapping[StageName, Path]) -> tuple[float, float | None]:
-    """Relative L2 and top-1 agreement of the first output of both variants on the samples, row by row.
+    """Relative L2 of the first output of both variants on the samples, and where it is class scores, equal top-1.
 
     Raises:
         ParityError: as `FiniteOutputs.require`.
@@ -217,4 +225,4 @@ def _agreement(conversion: Conversion, targets: Mapping[StageName, Path]) -> tup
             batches = [look(session.run(batch))[output.name] for batch in data.batches("full", conversion.rows)]
         results.append(np.concatenate([batch.reshape(-1, row) for batch in batches]))
     figures = compare(*results)
-    return figures.relative_l2, figures.top1
+    return figures.relative_l2, figures.top1 if has_classes(output.name) else None

@@ -19,9 +19,9 @@ from perceiver_deploy.export.half import HalfPrecision, convert_to_half, tensors
 from perceiver_deploy.export.half_rules import PRODUCTS
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.manifest import Axis, RuntimeName, StageName, opt_sizes
-from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
+from perceiver_deploy.pipeline.calibration_data import CalibrationData
 from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
-from perceiver_deploy.pipeline.half_data import GoldenData, HalfReport, golden_data
+from perceiver_deploy.pipeline.half_data import GoldenData, HalfReport
 from perceiver_deploy.pipeline.stage_ranges import MOST_ROWS
 from perceiver_deploy.progress import log
 
@@ -64,26 +64,26 @@ def prepare_half(
     bundle: Bundle,
     precision: HalfPrecision,
     sources: Mapping[StageName, Path],
-    calibration: str | Path | None,
-    samples: int,
+    data: CalibrationData | GoldenData,
     runtimes: tuple[RuntimeName, ...],
 ) -> Conversion:
-    """Look at the ranges of each stage, on the golden samples where no data are given.
+    """Look at the ranges of each stage.
 
     Raises:
         UsageError: none of the runtimes reads the precision.
-        InputError, ExportError, BundleError: as `calibration.fill` and `golden_data`.
+        InputError, ExportError: as `calibration.fill`.
     """
     suited = readable_by(precision, runtimes)
-    data = (
-        golden_data(bundle, sources) if calibration is None else calibration_data(bundle, calibration, samples, sources)
-    )
     stages = {}
     for stage, source in sources.items():
         ranges = _ranges(stage, source, data, precision)
         stages[stage] = HalfStage(stage, source, ranges, precision, bundle.manifest.axes)
     recipe = {
-        "calibration": {"golden": calibration is None, "samples": len(data.samples), "sha256": data.sha256},
+        "calibration": {
+            "golden": isinstance(data, GoldenData),
+            "samples": len(data.samples),
+            "sha256": data.sha256,
+        },
     }
     return Conversion(precision, precision, suited, data, 1, stages, {}, recipe)
 

@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import DATA_SETS, DataSet, Split, load_dataset
+from perceiver_deploy.data.datasets import DATA_SETS, DataSet, Split, load_dataset_for
 from perceiver_deploy.data.files import ARRAYS_SUFFIX, read_arrays
 from perceiver_deploy.data.flow import end_point_error
 from perceiver_deploy.data.metrics import TOP1, Metric
 from perceiver_deploy.data.raw_sets import raw_data_set
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.manifest import Manifest, Task
-from perceiver_deploy.pipeline.calibration_data import arrays_digest
+from perceiver_deploy.pipeline.calibration_data import CalibrationData
+from perceiver_deploy.pipeline.half_data import GoldenData
+from perceiver_deploy.pipeline.sample_check import arrays_digest, require_samples
 from perceiver_deploy.preprocessing import FlowPreprocessing
 from perceiver_deploy.runtimes.input_check import check_inputs
 
@@ -43,6 +45,15 @@ class HeldOut:
     metrics: tuple[Metric, ...] | None
     sha256: str
 
+    def require_unlike(self, calibrated: CalibrationData | GoldenData) -> None:
+        """Raise a `UsageError` where all of it, or as many samples spread over it, was calibrated on."""
+        same = self.split.spread(len(calibrated.samples)).rows(slice(None))
+        if arrays_digest(same) == calibrated.sha256:
+            raise UsageError(
+                f"{self.name} holds what was calibrated on, so it says little of other data. Give other data to "
+                "--held-out."
+            )
+
 
 def labelled_data(name: str, bundle: Bundle) -> DataSet:
     """A data set in the form that a bundle takes.
@@ -51,8 +62,7 @@ def labelled_data(name: str, bundle: Bundle) -> DataSet:
         InputError: it is for another task, or has other labels than the model: its metric would mean nothing.
         UsageError, MissingError: as `load_dataset`.
     """
-    data = load_dataset(name)
-    data.require_task(bundle.manifest.task, str(bundle.path))
+    data = load_dataset_for(bundle.manifest.task, name, str(bundle.path))
     if bundle.manifest.labels != data.labels:
         theirs, ours = (", ".join(labels or ("none",))[:60] for labels in (data.labels, bundle.manifest.labels))
         raise InputError(
@@ -84,13 +94,11 @@ def held_out_data(bundle: Bundle, held_out: str | Path | None, calibration: str 
         digest = arrays_digest(data.test.rows(slice(None)) | {LABELS: data.test.targets})
         return HeldOut(data.name, data.test, data.metrics, digest)
     if Path(held_out).suffix == ARRAYS_SUFFIX:
-        return _from_file(bundle.manifest, Path(held_out), calibration)
+        return _from_file(bundle.manifest, Path(held_out))
     raise InputError(f"Held-out data {held_out} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
 
 
-def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -> HeldOut:
-    if calibration is not None and Path(calibration).exists() and path.exists() and path.samefile(calibration):
-        raise UsageError(f"{path} was calibrated on, so it says little of other data. Give other data to --held-out.")
+def _from_file(manifest: Manifest, path: Path) -> HeldOut:
     arrays = read_arrays(path)
     digest = arrays_digest(arrays)
     stage = manifest.stages["full"]
@@ -99,11 +107,13 @@ def _from_file(manifest: Manifest, path: Path, calibration: str | Path | None) -
     batched = {spec.name: arrays[spec.name] for spec in stage.inputs if spec.shape[0] == "batch"}
     shared = {name: array for name, array in arrays.items() if name not in batched}
     rows = len(next(iter(batched.values())))
-    metrics = None if labels is None else _metrics(manifest, path)
-    if labels is not None:
-        _check_labels(labels, rows, manifest, path)
-    split = Split(batched, np.arange(rows) if labels is None else labels, shared)
-    return HeldOut(str(path), split, metrics, digest)
+    unlabelled = Split(batched, np.arange(rows), shared)
+    require_samples(unlabelled, str(path), "held-out", "the outputs for one tell little of those for others")
+    if labels is None:
+        return HeldOut(str(path), unlabelled, None, digest)
+    metrics = _metrics(manifest, path)
+    _check_labels(labels, rows, manifest, path)
+    return HeldOut(str(path), Split(batched, labels, shared), metrics, digest)
 
 
 def _check_labels(labels: NDArray[Any], rows: int, manifest: Manifest, path: Path) -> None:

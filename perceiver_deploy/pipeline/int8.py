@@ -23,7 +23,7 @@ from perceiver_deploy.export.quantize import quantize_model, ranged_tensors
 from perceiver_deploy.export.ranges import Ranges
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import Axis, RuntimeName, StageName
-from perceiver_deploy.pipeline.calibration_data import calibration_data
+from perceiver_deploy.pipeline.calibration_data import CalibrationData
 from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
 from perceiver_deploy.pipeline.stage_ranges import Calibrator
 from perceiver_deploy.progress import log
@@ -93,8 +93,7 @@ def prepare_int8(
     bundle: Bundle,
     options: Int8Options,
     sources: Mapping[StageName, Path],
-    calibration: str | Path,
-    samples: int,
+    data: CalibrationData,
     runtimes: tuple[RuntimeName, ...],
     folder: Path,
 ) -> Conversion:
@@ -102,12 +101,11 @@ def prepare_int8(
 
     Raises:
         UsageError: none of the runtimes is what the target means.
-        InputError, ExportError: as `calibration_data` and `Calibrator.ranges`.
+        InputError, ExportError: as `Calibrator.ranges`.
     """
     suited = _suited(runtimes, options.target)
     if options.target != "tensorrt" and (problem := int8_problem()) is not None:
         log.warning("%s", problem)
-    data = calibration_data(bundle, calibration, samples, sources)
     calibrator = Calibrator(bundle, data, options.method, [*map(Path, options.ranges)])
     unsigned = options.target == "cpu"
     stages = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
@@ -38,7 +38,7 @@ class Calibrator:
         """Ranges of tensors of a stage's graph.
 
         Raises:
-            InputError: given files of which none is of this graph, or one that is has other data or another method.
+            InputError: given files of which none is of this graph, data and method with ranges of all tensors.
             InputError, ExportError: as `fill`.
         """
         wanted = Ranges(
@@ -49,33 +49,38 @@ class Calibrator:
             tensors={},
         )
         if self.given:
-            return self._given(wanted, stage)
-        for name, found in self._kept():
-            if not difference(found, wanted) and found.tensors.keys() >= set(tensors):
-                log.info("Ranges of %s: %s is of the same graph, data and method and is used again", stage, name)
-                return found
+            return self._given(wanted, stage, tensors)
+        for name, found in self._kept(stage):
+            if reason := difference(found, wanted) or _lacking(found, tensors):
+                log.info("Ranges of %s: %s is of %s and is not used", stage, name, reason)
+                continue
+            log.info("Ranges of %s: %s is of the same graph, data and method and is used again", stage, name)
+            return found
         return wanted.model_copy(update={"tensors": self._measure(wanted, stage, graph, tensors)})
 
-    def _kept(self) -> Iterator[tuple[str, Ranges]]:
-        """What the bundle has, but for files of another version."""
+    def _kept(self, stage: StageName) -> Iterator[tuple[str, Ranges]]:
+        """What the bundle has of any variant, but for files of another version."""
+        variants = self.bundle.manifest.variants.values()
+        files = {ranges_file(variant.files[stage]) for variant in variants if stage in variant.files}
         for name in self.bundle.manifest.files:
-            if name.startswith(f"{FOLDER}/"):
+            if name in files:
                 try:
                     yield name, read_ranges(self.bundle.file(name))
                 except InputError as error:
                     log.warning("%s It is not used.", error)
 
-    def _given(self, wanted: Ranges, stage: StageName) -> Ranges:
+    def _given(self, wanted: Ranges, stage: StageName, tensors: Sequence[str]) -> Ranges:
         found = {path: read_ranges(path) for path in self.given}
-        differences = {path: difference(ranges, wanted) for path, ranges in found.items()}
+        differences = {path: difference(given, wanted) or _lacking(given, tensors) for path, given in found.items()}
         for path, reason in differences.items():
             if not reason:
                 log.info("Ranges of %s: from %s", stage, path)
                 return found[path]
         reasons = "; ".join(f"{path} is of {reason}" for path, reason in differences.items())
         raise InputError(
-            f"No given file has the ranges of {stage}: {reasons}. Give the graph, data and method that they were "
-            "measured with, or leave --ranges out to measure them again."
+            f"No given file has the ranges of {stage}: {reasons}. Convert with the graph, data and method that they "
+            "were measured with, or leave --ranges out to measure them again: perceiver-deploy convert "
+            f"{self.bundle.path} --precision int8 --calibration DATA."
         )
 
     def _measure(self, wanted: Ranges, stage: StageName, graph: Path, tensors: Sequence[str]) -> dict[str, TensorRange]:
@@ -115,3 +120,14 @@ def difference(found: Ranges, wanted: Ranges) -> str:
         "another method": (found.method, wanted.method),
     }
     return ", ".join(f"{what} ({had}; this one: {has})" for what, (had, has) in pairs.items() if had != has)
+
+
+def _lacking(found: Ranges, tensors: Sequence[str]) -> str:
+    """Which tensors have no range, or nothing."""
+    lacking = [name for name in tensors if name not in found.tensors]
+    return f"fewer tensors ({lacking[0]!r} and {len(lacking) - 1} more have no range)" if lacking else ""
+
+
+def ranges_file(graph: str) -> str:
+    """Where the ranges of a graph of a bundle are kept."""
+    return f"{FOLDER}/{PurePosixPath(graph).stem}.json"

@@ -6,8 +6,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.metrics import Run, collect_outputs
 from perceiver_deploy.errors import BoundError
-from perceiver_deploy.evaluate.accuracy import measure_drops
-from perceiver_deploy.evaluate.agreement import agreement_metrics
+from perceiver_deploy.evaluate.agreement import judge_outputs
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
 from perceiver_deploy.pipeline.candidates import AccuracyCheck, Way
 from perceiver_deploy.pipeline.contract_trials import read_judgement
@@ -37,7 +36,7 @@ def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
     if way.precision == "fp32":
         return
     stated = bundle.variant(way.variant).recipe.get("contract")
-    judged = {} if stated is None or way.hint != "f32" else read_judgement(stated["after"]).drops
+    judged = {} if stated is None or way.hint != "f32" else read_judgement(stated["after"]).found
     if way.runtime not in judged:
         raise BoundError(
             f"Nothing says that {way.variant} with the hint {way.hint} keeps max-drop {contract} in {way.runtime}. "
@@ -47,9 +46,8 @@ def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
 
 
 def _require_measured(contract: MaxDrop, held_out: HeldOut, eager: Arrays, run: Run) -> None:
-    metrics = held_out.metrics or agreement_metrics(eager)
     outputs = collect_outputs(run, held_out.split)
-    _require(Judgement({"here": measure_drops(outputs, eager, held_out.split, metrics)}), contract)
+    _require(Judgement({"here": judge_outputs(outputs, eager, held_out.split, held_out.metrics)}), contract)
 
 
 def _require(judged: Judgement, contract: MaxDrop) -> None:

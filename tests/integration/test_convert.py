@@ -164,6 +164,10 @@ def test_ranges_are_kept_in_the_bundle_and_used_again_only_where_graph_data_and_
     caplog.clear()
     convert_bundle(bundle, calibration="digits", method="percentile", force=True)
     assert "used again" not in caplog.text
+    for name in ("int8", "int8-cpu"):
+        assert f"calibration/{name}.json is of another method (minmax; this one: percentile) and is not used" in (
+            caplog.text
+        )
     opened = Bundle.open(bundle)
     kept = {name: read_ranges(opened.file(f"calibration/{name}.json")) for name in ("int8", "int8-cpu")}
     assert {name: ranges.method for name, ranges in kept.items()} == {"int8": "percentile", "int8-cpu": "minmax"}
@@ -198,10 +202,19 @@ def test_given_ranges_give_the_same_graph_and_are_refused_for_other_data_method_
     other, no_ranges = tmp_path / "other.json", tmp_path / "none.json"
     other.write_text(json.dumps(document | {"graph_sha256": "0" * 64}), encoding="utf-8")
     no_ranges.write_text("{}", encoding="utf-8")
+    binary, fewer = tmp_path / "binary.json", tmp_path / "fewer.json"
+    binary.write_bytes(b"\x89PNG\r\n\xff\xfe\x00")
+    missing = next(iter(document["tensors"]))
+    fewer.write_text(json.dumps(document | {"tensors": {}}), encoding="utf-8")
     with pytest.raises(InputError, match="another graph"):
         convert_bundle(bundle, calibration="digits", ranges=[other], force=True)
     with pytest.raises(InputError, match="does not hold ranges"):
         convert_bundle(bundle, calibration="digits", ranges=[no_ranges], force=True)
+    with pytest.raises(InputError, match=r"binary.json cannot be read"):
+        convert_bundle(bundle, calibration="digits", ranges=[binary], force=True)
+    lacking = rf"fewer tensors .*{missing}.* have no range"
+    with pytest.raises(InputError, match=rf"{lacking}.*leave --ranges out .*: perceiver-deploy convert {bundle} --pre"):
+        convert_bundle(bundle, calibration="digits", ranges=[fewer], force=True)
 
 
 def test_cpu_variant_is_for_the_cpu_only_and_as_accurate_in_both_runtimes(digits, tmp_path):

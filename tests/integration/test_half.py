@@ -58,6 +58,8 @@ def test_fp16_of_every_task_is_within_its_bound_in_both_runtimes_at_two_shapes(n
     require_typed(bundle, "fp16", ir.DataType.FLOAT16)
     assert result.calibration == "golden samples"
     assert result.reports["full"].flops_share > 0.9
+    (first, *_) = bundle.manifest.stages["full"].outputs
+    assert (result.top1 is not None) == (first.name in ("logits", "label_logits"))
     verdicts = []
     for runtime in ("onnxruntime", "openvino"):
         with load(path, runtime=runtime, variant="fp16") as session:
@@ -65,6 +67,7 @@ def test_fp16_of_every_task_is_within_its_bound_in_both_runtimes_at_two_shapes(n
                 verdicts += judge(candidates_of(session, "fp16", "fp16"), sample)
     assert {verdict.case for verdict in verdicts} >= {"opt", "odd"}
     assert [str(v.figures) for v in verdicts if not v.passed] == []
+    assert {v.output for v in verdicts if v.figures.top1 is not None} <= {"logits", "entity_logits", "label_logits"}
 
 
 @pytest.mark.parametrize("name", ["conv", "multimodal_autoencoding"])

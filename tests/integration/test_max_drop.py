@@ -13,6 +13,7 @@ from perceiver_deploy import convert_bundle, load
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import BoundError, InputError, UsageError
+from perceiver_deploy.evaluate import agreement
 from perceiver_deploy.pipeline import contract_trials
 from tests.factories import directory_content, image_inputs
 
@@ -37,7 +38,8 @@ def one_runtime(monkeypatch, tmp_path):
 def files(tmp_path_factory):
     """Noise to calibrate on, and other noise, with labels and without."""
     folder = tmp_path_factory.mktemp("data")
-    np.savez(folder / "calibration.npz", **image_inputs(40, 10, 12, seed=1))
+    for name in ("calibration", "copy"):
+        np.savez(folder / f"{name}.npz", **image_inputs(40, 10, 12, seed=1))
     held_out = image_inputs(ROWS, 10, 12, seed=2)
     np.savez(folder / "held_out.npz", **held_out)
     np.savez(folder / "labels.npz", **held_out, labels=np.arange(ROWS) % 2)
@@ -64,6 +66,7 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
     contract = variant.recipe["contract"]
     assert contract["float32"]
     assert contract["before"]["onnxruntime"][0]["drop"] > 0.05 >= contract["after"]["onnxruntime"][0]["drop"]
+    assert contract["after"]["onnxruntime"][1]["sqnr_db"] >= contract["after"]["onnxruntime"][1]["least_db"] == 20
     assert not contract["held_out"]["labels"]
     left = variant.recipe["graphs"]["full"]["left"]
     graph = ir.load(Bundle.open(bundle).file("onnx/int8.onnx")).graph
@@ -77,7 +80,7 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
 def test_half_precision_is_held_to_the_contract_by_labels(copied_bundle, files):
     bundle = copied_bundle("fourier")
     result = convert_bundle(bundle, precision="fp16", held_out=files / "labels.npz", max_drop="0.5")
-    (drop,) = result.contract.after.drops["onnxruntime"]
+    (drop,) = result.contract.after.found["onnxruntime"]
     assert (drop.metric, drop.examples) == ("top-1 accuracy", ROWS)
     assert drop.drop == pytest.approx(drop.eager - drop.value)
     assert drop.drop <= 0.005
@@ -87,7 +90,7 @@ def test_half_precision_is_held_to_the_contract_by_labels(copied_bundle, files):
 def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bundle(copied_bundle, files, monkeypatch):
     bundle = copied_bundle("fourier")
     before = directory_content(bundle)
-    monkeypatch.setattr(contract_trials, "agreement_metrics", lambda eager: (nothing_is_good_enough(eager),))
+    monkeypatch.setattr(agreement, "agreement_metrics", lambda eager: (nothing_is_good_enough(eager),))
     command = ["convert", str(bundle), "--precision", "fp16", "--max-drop", "0.5%", "--quiet", "--json"]
     result = CliRunner().invoke(main, [*command, "--held-out", str(files / "held_out.npz")])
     assert result.exit_code == BoundError.exit_code == 4
@@ -104,7 +107,7 @@ def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bun
 
 def nothing_is_good_enough(eager):
     """Every bit counts: only float32 itself would do."""
-    metric = contract_trials.Metric
+    metric = agreement.Metric
     same = lambda outputs, inputs, targets: (outputs["logits"] == eager["logits"]).all(-1).astype(float)  # noqa: E731
     return metric("equal bits", "%", True, same)
 
@@ -122,6 +125,7 @@ def test_the_contract_is_in_the_json_document(copied_bundle, files):
         ({"max_drop": "0.5"}, UsageError, "not calibrated on.*--held-out"),
         ({"held_out": "digits"}, UsageError, "give max_drop too"),
         ({"max_drop": "0.5", "held_out": "calibration.npz"}, UsageError, "was calibrated on"),
+        ({"max_drop": "0.5", "held_out": "copy.npz"}, UsageError, "was calibrated on"),
         ({"max_drop": "0.5", "held_out": "breast-cancer"}, InputError, "is for entities"),
         ({"max_drop": "0.5", "held_out": "digits"}, InputError, "other labels"),
         ({"max_drop": "0.5", "held_out": "no_class.npz"}, InputError, "label 99 at example 0; expected 0 to"),

@@ -7,7 +7,7 @@ from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.data.metrics import TOP1, Metric
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.accuracy import measure_drops
-from perceiver_deploy.evaluate.agreement import agreement_metrics
+from perceiver_deploy.evaluate.agreement import judge_outputs
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
 
 ERROR = Metric("error", "px", False, lambda outputs, inputs, targets: np.abs(outputs["x"] - targets))
@@ -82,11 +82,11 @@ def test_a_class_that_is_the_largest_of_no_numbers_is_no_answer():
 def agreement(outputs, eager, **inputs):
     rows = len(next(iter(eager.values())))
     split = Split(inputs or {"x": np.zeros(rows)}, np.arange(rows))
-    return measure_drops(outputs, eager, split, agreement_metrics(eager))
+    return judge_outputs(outputs, eager, split, None)
 
 
 def test_without_labels_the_drop_of_logits_is_the_share_of_answers_that_differ():
-    (lost,) = agreement(one_hot([0, 1, 2, 2]), one_hot([0, 1, 2, 1]))
+    lost, _ = agreement(one_hot([0, 1, 2, 2]), one_hot([0, 1, 2, 1]))
     assert (lost.eager, lost.value, lost.drop) == (1.0, 0.75, 0.25)
 
 
@@ -95,7 +95,7 @@ def test_masked_positions_do_not_count_as_answers_that_agree():
     found = {"logits": eager["logits"].copy()}
     found["logits"][0, 0, 1] = 1  # one of two answers that count
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
-    (lost,) = agreement(found, eager, attention_mask=mask)
+    lost, _ = agreement(found, eager, attention_mask=mask)
     assert lost.drop == pytest.approx((0.5 + 0) / 2)
 
 
@@ -106,3 +106,58 @@ def test_without_labels_the_drop_of_other_outputs_is_the_relative_error():
     assert MaxDrop.parse("1%").bound(lost) == MaxDrop.parse("1").bound(lost) == pytest.approx(0.01)
     (nothing,) = agreement({"flow": np.full((3, 5, 2), np.nan)}, eager)
     assert not MaxDrop(100).allows(nothing)
+
+
+@pytest.mark.parametrize(
+    ("change", "sqnr_db"),
+    [
+        (lambda logits: 2 * logits, 0.0),  # the error is the signal
+        (lambda logits: 1.1 * logits + 1e-9, 20.0),
+        (lambda logits: 1.2 * logits, 20 * np.log10(5)),
+        (lambda logits: 1.05 * logits, 20 * np.log10(20)),
+        (lambda logits: logits, 300.0),
+        (lambda logits: np.where(logits < logits.max(-1, keepdims=True), -9.0, logits), None),
+    ],
+)
+def test_equal_answers_do_not_make_up_for_class_scores_that_are_not_eagers(change, sqnr_db):
+    eager = {"logits": np.random.default_rng(0).normal(size=(50, 7))}
+    answers, sqnr = agreement({"logits": change(eager["logits"])}, eager)
+    judged = Judgement({"onnxruntime": [answers, sqnr]})
+    assert answers.drop == 0
+    if sqnr_db is not None:
+        assert sqnr.sqnr_db == pytest.approx(sqnr_db)
+    kept = sqnr.sqnr_db >= 20
+    assert (judged.breaches(MaxDrop(100)) == []) == kept
+    assert (judged.excess(MaxDrop(100)) <= 0) == kept
+
+
+def test_a_breach_of_the_sqnr_names_value_and_bound_and_has_no_part_in_max_drop():
+    eager = {"label_logits": np.random.default_rng(0).normal(size=(50, 7))}
+    judged = Judgement({"openvino": agreement({"label_logits": 1.5 * eager["label_logits"]}, eager)})
+    text = "SQNR of label_logits against eager 6.0 dB (at least 20 dB for any max-drop)"
+    assert judged.breaches(MaxDrop(100)) == judged.breaches(MaxDrop(0)) == [f"{text} in openvino"]
+    assert judged.lines()[1] == f"openvino: {text}"
+    assert judged.to_json()["openvino"][1] == {
+        "output": "label_logits",
+        "sqnr_db": pytest.approx(20 * np.log10(2)),
+        "least_db": 20.0,
+    }
+    assert judged.excess(MaxDrop(1)) == pytest.approx(0.5 - 0.1)
+
+
+def test_scores_at_masked_positions_and_of_no_number_in_eager_have_no_part_in_the_sqnr():
+    eager = {"logits": np.ones((2, 4, 3))}
+    eager["logits"][0, 0, 2] = -np.inf
+    found = {"logits": eager["logits"].copy()}
+    found["logits"][0, 2:] = 5
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]])
+    assert agreement(found, eager, attention_mask=mask)[1].sqnr_db == 300
+    assert agreement(found, eager)[1].sqnr_db < 20
+    found["logits"][1, 0, 0] = np.nan
+    assert agreement(found, eager, attention_mask=mask)[1].sqnr_db == -300
+
+
+def test_scores_that_should_be_zero_and_are_not_have_no_signal():
+    eager = {"logits": np.zeros((2, 3))}
+    assert agreement({"logits": np.full((2, 3), 0.1)}, eager)[1].sqnr_db == -300
+    assert agreement(eager, eager)[1].sqnr_db == 300

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.data.metrics import TOP1
 from perceiver_deploy.errors import BoundError, ExportError, MissingError
 from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.agreement import Sqnr
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
+from perceiver_deploy.evaluate.statistics import McNemar
+from perceiver_deploy.export.ranges import Ranges, TensorRange
 from perceiver_deploy.pipeline import contract_trials
-from perceiver_deploy.pipeline.accuracy_contract import _Search
+from perceiver_deploy.pipeline.accuracy_contract import _key, _Search
 from perceiver_deploy.pipeline.contract_trials import Findings, judging_runtimes
 from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
 from perceiver_deploy.pipeline.held_out import HeldOut
@@ -73,7 +77,7 @@ def test_the_fewest_layers_that_keep_the_contract_are_returned_the_most_sensitiv
     assert kept.float32 == tuple(by_error[:returned])
     assert sorted(kept.keep.get("full", [])) == sorted(n for n, layer in NODES.items() if layer in kept.float32)
     assert not kept.after.breaches(kept.max_drop)
-    assert kept.before.drops["onnxruntime"][0].drop == pytest.approx(sum(ERRORS.values()) / 100)
+    assert kept.before.found["onnxruntime"][0].drop == pytest.approx(sum(ERRORS.values()) / 100)
 
 
 def test_nothing_is_ranked_where_the_contract_is_kept_at_once(search):
@@ -117,7 +121,7 @@ def test_outputs_that_lost_everything_are_found_again_and_are_null_in_json(tmp_p
     path, lost = tmp_path / "found.json", (np.inf, np.inf)
     judged = Judgement({"onnxruntime": (Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, lost, 1000, None),)})
     Findings(path).judgement("judged", lambda: judged)
-    (again,) = Findings(path).judgement("judged", lambda: pytest.fail("known")).drops["onnxruntime"]
+    (again,) = Findings(path).judgement("judged", lambda: pytest.fail("known")).found["onnxruntime"]
     assert (again.drop, again.interval) == (np.inf, lost)
     assert np.isnan(again.value)
     (document,) = judged.to_json()["onnxruntime"]
@@ -125,13 +129,50 @@ def test_outputs_that_lost_everything_are_found_again_and_are_null_in_json(tmp_p
     assert document["eager"] == 0.9
 
 
-def test_findings_that_cannot_be_read_are_made_again(tmp_path, caplog):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"{}{}",
+        b'{"step": 3.0}',
+        b'{"sqnr_db": {"step": "high"}}',
+        b'{"sqnr_db": {"step": [1, 2]}}',
+        b'{"judged": {"step": {"onnxruntime": [{"metric": "top-1 accuracy"}]}}}',
+        b'{"judged": {"step": 5}}',
+    ],
+)
+def test_findings_that_cannot_be_read_are_made_again_with_a_warning(damage, tmp_path, caplog):
     path = tmp_path / "found.json"
-    path.write_text("{")
+    path.write_bytes(damage)
     found = Findings(path)
     assert found.sqnr("step", lambda: 3.0) == 3.0
     assert "cannot be used" in caplog.text
+    assert "it begins again" in caplog.text
     assert Findings(path).sqnr("step", lambda: pytest.fail("known")) == 3.0
+
+
+def test_findings_are_read_as_they_were_written(tmp_path):
+    lost = Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, (np.inf, np.inf), 5, None)
+    tested = Drop("top-1 accuracy", "%", 0.9, 0.1 + 0.2, 0.6, (0.5, 0.7), 5, McNemar(3, 1, 0.625))
+    judged = Judgement({"onnxruntime": (tested, Sqnr("logits", -300.0)), "openvino": (lost,)})
+    Findings(tmp_path / "found.json").judgement("step", lambda: judged)
+    again = Findings(tmp_path / "found.json").judgement("step", lambda: pytest.fail("known"))
+    assert repr(again) == repr(judged)  # a NaN is not equal to itself
+
+
+def test_layers_are_returned_for_the_sqnr_of_scores_whatever_the_drop(search):
+    class Scores(InventedTrials):
+        def judge(self, files):
+            return Judgement({"onnxruntime": [Sqnr("logits", 26 - self._lost(files))]})
+
+    kept = search("100", Scores())[0].run()
+    assert kept.float32 == ("layer.3", "layer.1", "layer.6")  # 20.8 dB are lost with all, 3.8 without these
+    assert kept.to_recipe()["after"]["onnxruntime"] == [
+        {"output": "logits", "sqnr_db": pytest.approx(22.2), "least_db": 20.0}
+    ]
+    assert "onnxruntime: SQNR of logits against eager 22.2 dB (at least 20 dB for any max-drop)" in kept.lines()
 
 
 def test_the_manifest_says_what_was_lost_before_and_after_and_names_no_folder_of_this_machine(search):
@@ -143,6 +184,19 @@ def test_the_manifest_says_what_was_lost_before_and_after_and_names_no_folder_of
         pytest.approx(0.068),
     ]
     assert len(recipe["sqnr_db"]) == 8
+
+
+def test_a_search_belongs_to_the_ranges_that_its_graphs_were_quantised_with(shared_bundle):
+    bundle = Bundle.open(shared_bundle("fourier"))
+
+    def key(threshold, tensor="latents"):
+        tensors = {tensor: TensorRange(low=-1.0, high=1.0, threshold=threshold, lost=0.0)}
+        ranges = Ranges(method="minmax", samples=8, graph_sha256="graph", data_sha256="data", tensors=tensors)
+        conversion = Conversion("int8", "int8", ("onnxruntime",), None, 1, {}, {"full": ranges}, {"method": "minmax"})
+        return _key(HELD_OUT, conversion, bundle, ["onnxruntime"])
+
+    assert key(1.0) == key(1.0)
+    assert len({key(1.0), key(0.9), key(1.0, "inputs")}) == 3
 
 
 def test_a_variant_for_nothing_here_is_judged_in_onnxruntime_if_that_reads_it(monkeypatch):

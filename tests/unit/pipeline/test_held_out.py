@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import Split, spread_rows
+from perceiver_deploy.data.datasets import Split, load_dataset, spread_rows
 from perceiver_deploy.data.metrics import TOP1
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.pipeline.calibration_data import calibration_data
+from perceiver_deploy.pipeline.half_data import golden_data
 from perceiver_deploy.pipeline.held_out import _metrics, held_out_data
 from perceiver_deploy.preprocessing import FlowPreprocessing
 from tests.factories import image_inputs, text_inputs
@@ -66,12 +67,25 @@ def test_labels_of_a_flow_are_pixels_that_its_output_is_scaled_to(shared_bundle,
     np.testing.assert_allclose(metric.scores({"flow": flow / scale}, {}, flow), 0, atol=1e-12)
 
 
+def not_finite(value):
+    inputs = image_inputs(4, 7, 6)
+    inputs["pixel_values"][2, 0, 1, 3] = value
+    return inputs | {"labels": np.zeros(4, int)}
+
+
 @pytest.mark.parametrize(
     ("kind", "arrays", "message"),
     [
         ("fourier", {**image_inputs(3, 7, 6), "labels": np.zeros(2, int)}, "2 labels for 3 examples"),
         ("masked_lm", {**text_inputs(3, 11), "labels": np.zeros((3, 11), int)}, "Leave the array 'labels' out"),
         ("fourier", {"images": np.zeros(3)}, "no input 'images'"),
+        ("fourier", not_finite(np.nan), "Held-out input 'pixel_values' of .*data.npz .* not finite, first in row 2"),
+        ("fourier", not_finite(-np.inf), "Held-out input 'pixel_values' of .*data.npz .* not finite, first in row 2"),
+        (
+            "fourier",
+            {**image_inputs(1, 7, 6), "labels": np.zeros(1, int)},
+            "data.npz gives 1 held-out sample; expected at least 2, better 32 or more",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused(held_out, kind, arrays, message):
@@ -82,6 +96,49 @@ def test_files_that_do_not_fit_are_refused(held_out, kind, arrays, message):
 def test_without_a_data_set_there_is_nothing_held_out(shared_bundle):
     with pytest.raises(UsageError, match="whose test split"):
         held_out_data(Bundle.open(shared_bundle("fourier")), None, "samples.npz")
+
+
+@pytest.mark.parametrize("samples", [8, 256])
+@pytest.mark.parametrize("labels", [{}, {"labels": np.zeros(40, int)}])
+def test_what_was_calibrated_on_is_refused_under_another_name_with_labels_or_not(
+    shared_bundle, tmp_path, samples, labels
+):
+    bundle, inputs = Bundle.open(shared_bundle("fourier")), image_inputs(40, 7, 6)
+    np.savez(tmp_path / "calibration.npz", **inputs)
+    np.savez(tmp_path / "other.npz", **inputs, **labels)
+    calibrated = calibration_data(bundle, tmp_path / "calibration.npz", samples, {})
+    with pytest.raises(UsageError, match=r"other.npz holds what was calibrated on.*Give other data to --held-out"):
+        held_out_data(bundle, tmp_path / "other.npz", tmp_path / "calibration.npz").require_unlike(calibrated)
+    inputs["pixel_values"][0] += 1
+    np.savez(tmp_path / "other.npz", **inputs, **labels)
+    held_out_data(bundle, tmp_path / "other.npz", tmp_path / "calibration.npz").require_unlike(calibrated)
+    held_out_data(bundle, tmp_path / "other.npz", None).require_unlike(golden_data(bundle, {}))
+
+
+def test_the_training_rows_of_a_data_set_that_was_calibrated_on_are_refused_as_a_file(shared_bundle, tmp_path):
+    bundle = Bundle.open(shared_bundle("digits"))
+    data = load_dataset("digits")
+    calibrated = calibration_data(bundle, "digits", 256, {})
+    np.savez(tmp_path / "train.npz", **data.train.inputs, labels=data.train.targets)
+    with pytest.raises(UsageError, match="was calibrated on"):
+        held_out_data(bundle, tmp_path / "train.npz", "digits").require_unlike(calibrated)
+    held_out_data(bundle, None, "digits").require_unlike(calibrated)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda bundle, name: calibration_data(bundle, name, 8, {}),
+        lambda bundle, name: held_out_data(bundle, name, None),
+    ],
+    ids=["calibration", "held-out"],
+)
+def test_a_data_set_of_another_task_is_refused_before_its_files_are_looked_for(
+    shared_bundle, tmp_path, monkeypatch, read
+):
+    monkeypatch.setenv("PERCEIVER_DEPLOY_CACHE", str(tmp_path))  # nothing is fetched
+    with pytest.raises(InputError, match="'languages' is for audio_classification; the bundle's task is image_class"):
+        read(Bundle.open(shared_bundle("fourier")), "languages")
 
 
 def test_rows_are_spread_evenly_with_the_first_among_them():

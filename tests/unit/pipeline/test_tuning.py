@@ -17,6 +17,7 @@ from perceiver_deploy import RuntimeSettings, convert_bundle, load, tune_bundle
 from perceiver_deploy.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
 from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.agreement import Sqnr
 from perceiver_deploy.evaluate.contract import Judgement
 from perceiver_deploy.pipeline import candidates, tuning
 from perceiver_deploy.runtimes import tuned
@@ -328,15 +329,15 @@ def test_thread_counts_are_powers_of_two_and_all_cores():
 
 @pytest.fixture
 def stating(bundle, tmp_path):
-    """`stating(drop)`: the bundle whose manifest says that int8 lost `drop` in onnxruntime."""
+    """`stating(drop)`: the bundle whose manifest says that int8 lost `drop` in onnxruntime, with some SQNR."""
 
-    def make(drop):
+    def make(drop, sqnr_db=25.0):
         path = tmp_path / "stating.bundle"
         shutil.copytree(bundle, path)
         lost = Drop("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
         with changed_bundle(path) as (staging, opened):
             int8 = opened.variant("int8")
-            contract = {"after": Judgement({"onnxruntime": [lost]}).to_json()}
+            contract = {"after": Judgement({"onnxruntime": [lost, Sqnr("logits", sqnr_db)]}).to_json()}
             recipe = {**int8.recipe, "contract": contract}
             variants = {**opened.manifest.variants, "int8": int8.model_copy(update={"recipe": recipe})}
             staging.finish(opened.manifest.model_copy(update={"variants": variants}))
@@ -356,10 +357,11 @@ def test_with_a_contract_only_what_the_manifest_says_was_kept_is_of_use(stating,
 
 def test_with_a_contract_a_variant_that_lost_more_is_refused(stating, make_up_times):
     make_up_times(prefer("onnxruntime", "int8"))
-    result = tune_bundle(stating(0.006), max_drop="0.5")
+    result = tune_bundle(stating(0.006, sqnr_db=12.0), max_drop="0.5")
     assert "fp32" in result.chosen
     (reason,) = {f.reason for f in result.findings if (f.runtime, f.state) == ("onnxruntime", "refused")}
     assert "Beyond max-drop 0.5: top-1 accuracy 90.00 % -> 89.40 %, drop 0.60 points" in reason
+    assert "; SQNR of logits against eager 12.0 dB (at least 20 dB for any max-drop) in onnxruntime" in reason
 
 
 def test_with_data_a_contract_is_measured_here(bundle, make_up_times, tmp_path):
