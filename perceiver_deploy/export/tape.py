@@ -78,11 +78,12 @@ class Tape:
         return node.outputs
 
     def weight(self, name: str, array: np.ndarray) -> ir.Value:
-        """An initialiser `MODULE.NAME`; one that is there with the same content is used again."""
-        return store(self._graph, f"{self._module}.{name}", array.astype(self.dtype.numpy()))
+        """An initialiser `MODULE.NAME`, of int64 or the tape's type; one with the same content is used again."""
+        stored = array if array.dtype == np.int64 else array.astype(self.dtype.numpy())
+        return store(self._graph, f"{self._module}.{name}", stored)
 
     def integers(self, numbers: Sequence[int]) -> ir.Value:
-        """An initialiser of int64, such as a shape or a list of axes."""
+        """An initialiser of int64, such as a shape or a list of axes, named after its few numbers."""
         return store(self._graph, "int64." + "_".join(map(str, numbers)), np.array(numbers, np.int64))
 
     def linear(self, tokens: ir.Value, weight: ir.Value, bias: ir.Value | None, module: str) -> ir.Value:

@@ -85,7 +85,7 @@ class _NormedTokens:
 
     def picked(self, tape: Tape, name: str, table: np.ndarray) -> ir.Value:
         """Rows of a table [positions, ...] for the positions that are added."""
-        stored = tape.integers(table.tolist()) if table.dtype == np.int64 else tape.weight(name, table)
+        stored = tape.weight(name, table)
         if self.pick is None:
             return stored
         length = self.pick.outputs[0].shape
@@ -131,7 +131,7 @@ def _write_inverse(tokens: _NormedTokens) -> ir.Value:
     assert ids.shape is not None
     table = tokens.inverse()
     vocabulary, count = table.shape
-    place = tokens.picked(tape, "positions", np.arange(count))
+    place = tokens.picked(tape, "places", np.arange(count))
     first = tape.op("Mul", [ids, tape.integers([count])], ids.shape, dtype=ir.DataType.INT64)
     index = tape.op("Add", [first, place], ids.shape, dtype=ir.DataType.INT64)
     flat = tape.weight("inverse", table.reshape(vocabulary * count))
