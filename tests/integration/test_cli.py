@@ -271,7 +271,7 @@ def test_tune_keeps_what_it_chose_in_the_users_cache_and_shows_every_way(bundle,
     assert document["file"] == str(file)
     kept = json.loads(file.read_text())
     first = document["findings"][0]
-    assert {key: kept["choices"][0][key] for key in ("runtime", "variant", "threads")} == {
+    assert {key: kept["findings"][0][key] for key in ("runtime", "variant", "threads")} == {
         key: first[key] for key in ("runtime", "variant", "threads")
     }
     shown = call("tune", bundle, "--seconds", "0", "--quiet", env=environment)
