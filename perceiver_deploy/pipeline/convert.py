@@ -108,9 +108,9 @@ def convert_bundle(
     with changed_bundle(bundle) as (staging, opened), tempfile.TemporaryDirectory() as folder:
         if name in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {name!r} already. Replace it with --force.")
-        held = None if limit is None else held_out_data(opened, held_out, calibration)
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
         data = _calibration(opened, calibration, samples, sources)
+        held = None if limit is None else held_out_data(opened, held_out, calibration)
         if held is not None:
             held.require_unlike(data)
         conversion = _prepare(opened, precision, options, sources, data, Path(folder))

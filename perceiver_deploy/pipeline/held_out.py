@@ -79,7 +79,8 @@ def held_out_data(bundle: Bundle, held_out: str | Path | None, calibration: str 
 
     Raises:
         UsageError: nothing is given, and calibration was on no data set.
-        InputError: neither a data set nor such a file, or one that does not fit the model.
+        InputError: neither a data set nor such a file, or one that does not fit the model, has values that are not
+            finite or a single row.
         MissingError: the data set is not here.
     """
     if held_out is None:
