@@ -101,7 +101,11 @@ def test_benchmark_measures_a_raw_bundle_on_the_bytes_of_its_data_set(
             [path], data="digits", batches=[1], seconds=0.01, threads=1, output=tmp_path / str(index)
         )
         eager.append(
-            [measurement.accuracy.metrics[0].value for measurement in result.measurements if measurement.accuracy]
+            [
+                measurement.accuracy.metrics[0].value
+                for measurement in result.report.measurements
+                if measurement.accuracy
+            ]
         )
     assert eager[1] == eager[0]
     assert len(eager[0]) == 3
