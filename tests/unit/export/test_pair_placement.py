@@ -58,8 +58,9 @@ def test_no_pair_stands_behind_a_layout_node_that_it_alone_reads(quantized):
 
 
 def test_keys_and_values_of_one_input_are_rounded_once(quantized):
-    _, hoisted, placed = quantized
-    assert len(producers_of_quantized(hoisted)) < len(producers_of_quantized(placed))
+    samples, hoisted, placed = quantized
+    saved = len(producers_of_quantized(placed)) - len(producers_of_quantized(hoisted))
+    assert saved > 0 if "pixel_values" in samples[0] else saved == 0  # keys and values of texts are looked up
     sources = [node.inputs[0] for node in hoisted.graph if node.op_type == "QuantizeLinear"]
     assert len(sources) == len(set(sources))
 
