@@ -51,7 +51,7 @@ def soak(bundle: Path, runtime: str, variant: str, seconds: float) -> dict[str, 
         with ThreadPoolExecutor(THREADS) as pool:
             memory = pool.submit(watch)
             others = [pool.submit(work, number) for number in range(1, THREADS)]
-            mine = work(0)  # of the thread that opened the session: see OpenVinoSession
+            mine = work(0)  # of the thread that opened the session, too: see OpenVinoSession
             found = [mine, *(other.result() for other in others)]
         calls, differing = map(sum, zip(*found, strict=True))
     return {"cases": len(cases), "calls": calls, "differing": differing, **memory.result()}

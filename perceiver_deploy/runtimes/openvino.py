@@ -46,9 +46,9 @@ def compile_options(settings: RuntimeSettings) -> dict[str, Any]:
 class OpenVinoSession(Session):
     """A graph in OpenVINO's CPU plugin.
 
-    Runs of the thread that opened the session are in that thread, those of all others in one of the plugin's, which
-    takes about 0.1 ms longer to begin: what OpenVINO keeps for each thread that runs grows without end where many do
-    (seen in 2026.4).
+    As long as the thread that opened the session is the only one that calls, runs are in that thread. From the first
+    call of another on, all are in one of the plugin's, which takes about 0.1 ms longer to begin: what OpenVINO keeps
+    for each thread that runs grows without end where several do (seen in 2026.4).
     """
 
     runtime = "openvino"
@@ -70,7 +70,7 @@ class OpenVinoSession(Session):
                 f"hint is {settings.hint!r}, which this processor does not compute in; OpenVINO would take float32. "
                 f"Expected {', '.join(native_hints())}."
             )
-        self._opener = threading.get_ident()
+        self._only_caller: int | None = threading.get_ident()
         self._file, self._digest = file, digest if settings.keep_compiled else None
         self._compiled: dict[Shapes | None, _Compiled] = {}  # those used last at the end
         self._compiling, self._changing = threading.Lock(), threading.Lock()
@@ -83,8 +83,10 @@ class OpenVinoSession(Session):
     def _execute(self, inputs: Arrays) -> Arrays:
         static = self.settings.static_shapes
         shapes = tuple((name, array.shape) for name, array in inputs.items()) if static else None
+        if threading.get_ident() != self._only_caller:
+            self._only_caller = None
         try:
-            return self._compiled_for(shapes).run(inputs, here=threading.get_ident() == self._opener)
+            return self._compiled_for(shapes).run(inputs, here=self._only_caller is not None)
         except RuntimeError as error:
             raise PerceiverDeployError(f"openvino failed while running: {error}") from error
 
