@@ -11,7 +11,7 @@ import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import MissingError, PerceiverDeployError, requires
-from perceiver_deploy.manifest import Axis, Stage, evaluate_size
+from perceiver_deploy.manifest import Axis, Stage, evaluate_size, opt_sizes
 from perceiver_deploy.runtimes.refusal import refusal
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
@@ -77,7 +77,7 @@ class OpenVinoSession(Session):
         self._compiled_for(self._usual_shapes() if settings.static_shapes else None)
 
     def _usual_shapes(self) -> Shapes:
-        usual = {name: axis.opt for name, axis in self.axes.items()}
+        usual = opt_sizes(self.axes)
         return tuple((spec.name, tuple(evaluate_size(size, usual) for size in spec.shape)) for spec in self.inputs)
 
     def _execute(self, inputs: Arrays) -> Arrays:
