@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import MissingError, PerceiverDeployError, requires
@@ -129,7 +130,7 @@ class _Compiled:
     def __init__(self, model: openvino.CompiledModel, outputs: Sequence[str]) -> None:
         self._model = model
         self._outputs = outputs
-        self._idle: list[openvino.InferRequest] = []
+        self._idle: list[_Request] = []
 
     def run(self, inputs: Arrays, *, here: bool) -> Arrays:
         """Outputs by name, from a run in the calling thread or in one of the plugin's.
@@ -140,16 +141,42 @@ class _Compiled:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._model.create_infer_request()
+            request = _Request(self._model, self._outputs)
         try:
-            if here:
-                request.infer(inputs, share_inputs=True, share_outputs=True)
-            else:
-                request.start_async(inputs, share_inputs=True)
-                request.wait()
-            return {name: np.array(request.get_tensor(name).data) for name in self._outputs}
+            return request.run(inputs, here=here)
         finally:
             self._idle.append(request)
+
+
+class _Request:
+    """A request that copies inputs into memory of its own.
+
+    To give OpenVINO the caller's arrays takes 0.1 ms, of a model that takes 0.4 ms.
+    """
+
+    def __init__(self, model: openvino.CompiledModel, outputs: Sequence[str]) -> None:
+        self._request = model.create_infer_request()
+        self._outputs = outputs
+        self._memory: Arrays = {}
+
+    def run(self, inputs: Arrays, *, here: bool) -> Arrays:
+        for name, array in inputs.items():
+            memory = self._memory.get(name)
+            if memory is None or memory.shape != array.shape:
+                memory = self._memory[name] = self._memory_of(name, array.shape)
+            memory[...] = array
+        if here:
+            self._request.infer(share_outputs=True)
+        else:
+            self._request.start_async()
+            self._request.wait()
+        return {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
+
+    def _memory_of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+        tensor = self._request.get_tensor(name)
+        if tuple(tensor.shape) != shape:
+            tensor.shape = shape
+        return tensor.data
 
 
 def native_hints() -> list[Hint]:
