@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from perceiver_deploy.errors import BundleError
 from perceiver_deploy.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Variant
 from perceiver_deploy.onnx_header import external_files
+from perceiver_deploy.strict import first_problem
 
 REPORTS = "reports"
 _RENAME_EXCHANGE = 2
@@ -65,7 +66,9 @@ class Bundle:
         try:
             return cls(path, Manifest.model_validate(document))
         except ValidationError as error:
-            raise BundleError(f"{path / MANIFEST_NAME} is not a valid manifest: {_first_problem(error)}.") from None
+            raise BundleError(
+                f"{path / MANIFEST_NAME} is not a valid manifest: {first_problem(error, 'manifest')}."
+            ) from None
 
     def file(self, relative: str) -> Path:
         """Path of a file of the bundle whose size and digest were just checked, and those of a model's external data.
@@ -220,12 +223,6 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    return f"{place or 'manifest'}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 @contextmanager

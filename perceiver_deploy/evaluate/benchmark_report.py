@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.strict import Strict
+from perceiver_deploy.strict import Strict, first_problem
 
 _NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # no string holds a line break: JSON escapes it
 
@@ -270,10 +270,8 @@ def read_report(kind: type[_Report], path: Path, what: str) -> _Report:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
         raise InputError(
-            f"{path} is no {what}: {where}: {first['msg']}. Give what a benchmark of this version wrote."
+            f"{path} is no {what}: {first_problem(error, 'the document')}. Give what a benchmark of this version wrote."
         ) from error
 
 

@@ -13,7 +13,7 @@ from perceiver_deploy.errors import InputError
 from perceiver_deploy.export.graph_files import model_files
 from perceiver_deploy.export.histogram import Histogram
 from perceiver_deploy.export.thresholds import Method, choose_threshold, lost_share
-from perceiver_deploy.strict import Strict
+from perceiver_deploy.strict import Strict, first_problem
 
 
 class TensorRange(Strict):
@@ -74,9 +74,8 @@ def read_ranges(path: Path) -> Ranges:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"Ranges {path} cannot be read: {getattr(error, 'strerror', error)}.") from error
     except ValidationError as error:
-        problem = error.errors()[0]
         raise InputError(
-            f"{path} does not hold ranges: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}. "
+            f"{path} does not hold ranges: {first_problem(error, 'the file')}. "
             "Give a file that convert wrote to a bundle's calibration/ folder."
         ) from error
 

@@ -12,6 +12,7 @@ from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.manifest import Task
 from perceiver_deploy.model.input_config import Input, LabelInput, MultimodalInput
 from perceiver_deploy.preprocessing import Preprocessing
+from perceiver_deploy.strict import first_problem
 
 FORMAT = "perceiver-deploy"
 FORMAT_VERSION = 1
@@ -180,11 +181,8 @@ class PerceiverConfig:
         try:
             return _ADAPTER.validate_python(document)
         except ValidationError as error:
-            problem = error.errors()[0]
-            place = ".".join(str(part) for part in problem["loc"])
             raise CheckpointError(
-                f"{where} is not a Perceiver configuration: {place or 'configuration'}: "
-                f"{problem['msg'].removeprefix('Value error, ')}."
+                f"{where} is not a Perceiver configuration: {first_problem(error, 'configuration')}."
             ) from None
 
 

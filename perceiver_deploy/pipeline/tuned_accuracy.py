@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.metrics import Run, collect_outputs
-from perceiver_deploy.errors import BoundError
-from perceiver_deploy.evaluate.agreement import judge_outputs
+from perceiver_deploy.errors import BoundError, BundleError
+from perceiver_deploy.evaluate.accuracy import Drop
+from perceiver_deploy.evaluate.agreement import Sqnr, judge_outputs
 from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
 from perceiver_deploy.pipeline.candidates import AccuracyCheck, Way
 from perceiver_deploy.pipeline.contract_trials import read_judgement
 from perceiver_deploy.pipeline.held_out import HeldOut
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.strict import first_problem
 
 
 def accuracy_check(bundle: Bundle, contract: MaxDrop | None, held_out: HeldOut | None) -> AccuracyCheck | None:
@@ -35,14 +41,28 @@ def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
     """float32 is held to parity alone; of the rest, what the manifest says was lost in this runtime."""
     if way.precision == "fp32":
         return
-    stated = bundle.variant(way.variant).recipe.get("contract")
-    judged = {} if stated is None or way.hint != "f32" else read_judgement(stated["after"]).found
+    judged = {} if way.hint != "f32" else _stated(bundle, way.variant)
     if way.runtime not in judged:
         raise BoundError(
             f"Nothing says that {way.variant} with the hint {way.hint} keeps max-drop {contract} in {way.runtime}. "
             "Convert it with --max-drop, or tune with --data."
         )
     _require(Judgement({way.runtime: judged[way.runtime]}), contract)
+
+
+def _stated(bundle: Bundle, variant: str) -> Mapping[str, Sequence[Drop | Sqnr]]:
+    """What a variant lost by its recipe, by runtime."""
+    contract = bundle.variant(variant).recipe.get("contract")
+    if contract is None:
+        return {}
+    try:
+        return read_judgement(contract["after"]).found
+    except (KeyError, TypeError, ValidationError) as error:
+        problem = first_problem(error, "after") if isinstance(error, ValidationError) else "there is no 'after'"
+        raise BundleError(
+            f"The recipe of {variant} in {bundle.path} has a contract that convert did not write: {problem}. Convert "
+            "it again with --max-drop and --force, or tune with --data."
+        ) from None
 
 
 def _require_measured(contract: MaxDrop, held_out: HeldOut, eager: Arrays, run: Run) -> None:

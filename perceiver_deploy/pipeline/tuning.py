@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import write_whole
-from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
+from perceiver_deploy.errors import BundleError, MissingError, ParityError, PerceiverDeployError, UsageError
 from perceiver_deploy.evaluate.contract import MaxDrop
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.ranking import LEAST_ROUNDS, Interval, Ranking, rank
@@ -145,8 +143,8 @@ def _kept(bundle: Bundle, question: Question) -> Tuning | None:
     """The tuning that answers the question here."""
     try:
         kept = read_tuning(bundle.manifest)
-    except (OSError, ValidationError) as error:
-        log.info("The tuning that was kept cannot be read, and all is measured again: %s", error)
+    except BundleError as error:
+        log.info("%s All is measured again.", error)
         return None
     if kept is None or kept.question != question:
         return None

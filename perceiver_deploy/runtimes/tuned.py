@@ -12,11 +12,12 @@ from pydantic import Field, ValidationError
 import perceiver_deploy
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.errors import BundleError
 from perceiver_deploy.machine import installed_version, processor_name, usable_cores
 from perceiver_deploy.manifest import Manifest, RuntimeName
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
-from perceiver_deploy.strict import Strict
+from perceiver_deploy.strict import Strict, first_problem
 
 _RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
@@ -154,12 +155,17 @@ def read_tuning(manifest: Manifest) -> Tuning | None:
     """What is kept, or None.
 
     Raises:
-        OSError, ValidationError: it cannot be read.
+        BundleError: it cannot be read.
     """
+    path = tuning_path(manifest)
     try:
-        return Tuning.model_validate_json(tuning_path(manifest).read_bytes())
+        return Tuning.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BundleError(f"The tuning {path} cannot be read: {error.strerror or error}.") from error
+    except ValidationError as error:
+        raise BundleError(f"The tuning {path} is damaged: {first_problem(error, 'the file')}.") from None
 
 
 def tuned_choice(bundle: Bundle, variant: str | None, threads: int | None) -> Finding | None:
@@ -170,13 +176,8 @@ def tuned_choice(bundle: Bundle, variant: str | None, threads: int | None) -> Fi
     """
     try:
         tuning = read_tuning(bundle.manifest)
-    except (OSError, ValidationError) as error:
-        log.warning(
-            "The tuning %s cannot be read and is ignored: %s. Tune again with: perceiver-deploy tune %s",
-            tuning_path(bundle.manifest),
-            error,
-            bundle.path,
-        )
+    except BundleError as error:
+        log.warning("%s It is ignored. Tune again with: perceiver-deploy tune %s", error, bundle.path)
         return None
     if tuning is None:
         return None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from perceiver_deploy.errors import CheckpointError
+from perceiver_deploy.strict import first_problem
 
 _DETECTION_KEYS = ("format", "model_type")
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -103,11 +104,9 @@ def parse_options(kind: Kind, options: dict[str, Any] | None, where: Path) -> Op
         arguments = {key: value for key, value in options.items() if key not in _DETECTION_KEYS}
         parsed = TypeAdapter(_OPTIONS[kind]).validate_json(json.dumps(arguments))  # strict, yet builds a dataclass
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
         raise CheckpointError(
-            f"The config.json of {where} does not hold the arguments of a {kind} of perceiver-pytorch: {place}: "
-            f"{problem['msg']}. Known are {', '.join(field.name for field in known)}."
+            f"The config.json of {where} does not hold the arguments of a {kind} of perceiver-pytorch: "
+            f"{first_problem(error, 'arguments')}. Known are {', '.join(field.name for field in known)}."
         ) from None
     _refuse_unsupported(parsed, where)
     return parsed

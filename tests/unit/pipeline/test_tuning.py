@@ -185,7 +185,7 @@ def test_a_tuning_that_was_damaged_is_measured_again(bundle, make_up_times, capl
     path.write_bytes(b"{}")
     with caplog.at_level(logging.INFO, "perceiver_deploy"):
         assert tune_bundle(bundle).measured
-    assert "The tuning that was kept cannot be read" in caplog.text
+    assert "All is measured again." in caplog.text
     assert opened_by(bundle) == ("openvino", "fp32", 1)
 
 
@@ -208,7 +208,9 @@ def test_a_tuning_that_cannot_be_read_is_ignored_with_a_warning(bundle, caplog, 
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING, "perceiver_deploy"):
         assert opened_by(bundle) == ("onnxruntime", "fp32", None)
-    assert f"The tuning {path} cannot be read and is ignored" in caplog.text
+    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert warning.startswith(f"The tuning {path} is damaged: ")
+    assert "\n" not in warning
 
 
 def test_a_bundle_that_changed_is_not_run_by_the_tuning_of_what_it_was(bundle, make_up_times, tmp_path):
@@ -329,15 +331,13 @@ def test_thread_counts_are_powers_of_two_and_all_cores():
 
 @pytest.fixture
 def stating(bundle, tmp_path):
-    """`stating(drop)`: the bundle whose manifest says that int8 lost `drop` in onnxruntime, with some SQNR."""
+    """`stating(contract)`: the bundle whose manifest has this contract for int8."""
 
-    def make(drop, sqnr_db=25.0):
+    def make(contract):
         path = tmp_path / "stating.bundle"
         shutil.copytree(bundle, path)
-        lost = Drop("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
         with changed_bundle(path) as (staging, opened):
             int8 = opened.variant("int8")
-            contract = {"after": Judgement({"onnxruntime": [lost, Sqnr("logits", sqnr_db)]}).to_json()}
             recipe = {**int8.recipe, "contract": contract}
             variants = {**opened.manifest.variants, "int8": int8.model_copy(update={"recipe": recipe})}
             staging.finish(opened.manifest.model_copy(update={"variants": variants}))
@@ -346,18 +346,43 @@ def stating(bundle, tmp_path):
     return make
 
 
+def lost(drop, sqnr_db=25.0):
+    """That int8 lost `drop` in onnxruntime, with some SQNR."""
+    accuracy = Drop("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
+    return {"after": Judgement({"onnxruntime": [accuracy, Sqnr("logits", sqnr_db)]}).to_json()}
+
+
 def test_with_a_contract_only_what_the_manifest_says_was_kept_is_of_use(stating, make_up_times):
     make_up_times(prefer("onnxruntime", "int8"))
-    result = tune_bundle(stating(0.004), max_drop="0.5")
+    result = tune_bundle(stating(lost(0.004)), max_drop="0.5")
     assert result.chosen.startswith("onnxruntime int8")
     reasons = {(f.runtime, f.variant): f.reason for f in result.findings if f.state == "refused"}
     assert list(reasons) == [("openvino", "int8")]
     assert "Nothing says that int8 with the hint f32 keeps max-drop 0.5 in openvino" in reasons["openvino", "int8"]
 
 
+@pytest.mark.parametrize(
+    ("contract", "problem"),
+    [
+        ({}, "there is no 'after'"),
+        ("kept", "there is no 'after'"),
+        ({"after": {"onnxruntime": [{"metric": 1}]}}, "onnxruntime.0.Drop.metric: Input should be a valid string"),
+    ],
+    ids=["no losses", "a text", "another form"],
+)
+def test_a_contract_that_was_edited_by_hand_is_refused_on_one_line(stating, make_up_times, contract, problem):
+    make_up_times(prefer("onnxruntime", "int8"))
+    result = tune_bundle(stating(contract), max_drop="0.5")
+    assert "fp32" in result.chosen
+    reasons = {f.reason for f in result.findings if (f.variant, f.state) == ("int8", "refused")}
+    (reason,) = reasons
+    assert "has a contract that convert did not write: " + problem in reason
+    assert "\n" not in reason
+
+
 def test_with_a_contract_a_variant_that_lost_more_is_refused(stating, make_up_times):
     make_up_times(prefer("onnxruntime", "int8"))
-    result = tune_bundle(stating(0.006, sqnr_db=12.0), max_drop="0.5")
+    result = tune_bundle(stating(lost(0.006, sqnr_db=12.0)), max_drop="0.5")
     assert "fp32" in result.chosen
     (reason,) = {f.reason for f in result.findings if (f.runtime, f.state) == ("onnxruntime", "refused")}
     assert "Beyond max-drop 0.5: top-1 accuracy 90.00 % -> 89.40 %, drop 0.60 points" in reason
