@@ -142,16 +142,15 @@ class _Compiled:
             request = self._idle.pop()
         except IndexError:
             request = _Request(self._model, self._outputs)
-        try:
-            return request.run(inputs, here=here)
-        finally:
-            self._idle.append(request)
+        outputs = request.run(inputs, here=here)
+        self._idle.append(request)  # not one that failed
+        return outputs
 
 
 class _Request:
     """A request that copies inputs into memory of its own.
 
-    To give OpenVINO the caller's arrays takes 0.1 ms, of a model that takes 0.4 ms.
+    Handing the caller's arrays to OpenVINO takes 0.1 ms in every run, which may be a quarter of it.
     """
 
     def __init__(self, model: openvino.CompiledModel, outputs: Sequence[str]) -> None:
