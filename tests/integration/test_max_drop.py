@@ -124,8 +124,8 @@ def test_the_contract_is_in_the_json_document(copied_bundle, files):
     [
         ({"max_drop": "0.5"}, UsageError, "not calibrated on.*--held-out"),
         ({"held_out": "digits"}, UsageError, "give max_drop too"),
-        ({"max_drop": "0.5", "held_out": "calibration.npz"}, UsageError, "was calibrated on"),
-        ({"max_drop": "0.5", "held_out": "copy.npz"}, UsageError, "was calibrated on"),
+        ({"max_drop": "0.5", "held_out": "calibration.npz"}, UsageError, "were calibrated on"),
+        ({"max_drop": "0.5", "held_out": "copy.npz"}, UsageError, "were calibrated on"),
         ({"max_drop": "0.5", "held_out": "breast-cancer"}, InputError, "is for entities"),
         ({"max_drop": "0.5", "held_out": "digits"}, InputError, "other labels"),
         ({"max_drop": "0.5", "held_out": "no_class.npz"}, InputError, "label 99 at example 0; expected 0 to"),

@@ -100,19 +100,32 @@ def test_without_a_data_set_there_is_nothing_held_out(shared_bundle):
 
 @pytest.mark.parametrize("samples", [8, 256])
 @pytest.mark.parametrize("labels", [{}, {"labels": np.zeros(40, int)}])
-def test_what_was_calibrated_on_is_refused_under_another_name_with_labels_or_not(
-    shared_bundle, tmp_path, samples, labels
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_what_was_calibrated_on_is_refused_under_another_name_in_any_order_with_labels_or_not(
+    shared_bundle, tmp_path, samples, labels, order
 ):
-    bundle, inputs = Bundle.open(shared_bundle("fourier")), image_inputs(40, 7, 6)
-    np.savez(tmp_path / "calibration.npz", **inputs)
-    np.savez(tmp_path / "other.npz", **inputs, **labels)
+    bundle, pixels = Bundle.open(shared_bundle("fourier")), image_inputs(40, 7, 6)["pixel_values"]
+    np.savez(tmp_path / "calibration.npz", pixel_values=pixels)
+    np.savez(tmp_path / "other.npz", pixel_values=pixels[order], **labels)
     calibrated = calibration_data(bundle, tmp_path / "calibration.npz", samples, {})
-    with pytest.raises(UsageError, match=r"other.npz holds what was calibrated on.*Give other data to --held-out"):
+    known = min(samples, 40)
+    with pytest.raises(UsageError, match=rf"^{known} of the 40 examples of .*other.npz were calibrated on.*--held-out"):
         held_out_data(bundle, tmp_path / "other.npz", tmp_path / "calibration.npz").require_unlike(calibrated)
-    inputs["pixel_values"][0] += 1
-    np.savez(tmp_path / "other.npz", **inputs, **labels)
-    held_out_data(bundle, tmp_path / "other.npz", tmp_path / "calibration.npz").require_unlike(calibrated)
-    held_out_data(bundle, tmp_path / "other.npz", None).require_unlike(golden_data(bundle, {}))
+
+
+def test_a_tenth_of_the_examples_may_have_been_calibrated_on(shared_bundle, tmp_path):
+    bundle, pixels = Bundle.open(shared_bundle("fourier")), image_inputs(40, 7, 6)["pixel_values"]
+    np.savez(tmp_path / "calibration.npz", pixel_values=pixels)
+    calibrated = calibration_data(bundle, tmp_path / "calibration.npz", 40, {})
+
+    def with_known(rows):
+        np.savez(tmp_path / "other.npz", pixel_values=np.concatenate([pixels[:rows], pixels[rows:] + 1]))
+        return held_out_data(bundle, tmp_path / "other.npz", None)
+
+    with_known(4).require_unlike(calibrated)
+    with_known(40).require_unlike(golden_data(bundle, {}))
+    with pytest.raises(UsageError, match=r"^5 of the 40 examples"):
+        with_known(5).require_unlike(calibrated)
 
 
 def test_the_training_rows_of_a_data_set_that_was_calibrated_on_are_refused_as_a_file(shared_bundle, tmp_path):
@@ -120,7 +133,7 @@ def test_the_training_rows_of_a_data_set_that_was_calibrated_on_are_refused_as_a
     data = load_dataset("digits")
     calibrated = calibration_data(bundle, "digits", 256, {})
     np.savez(tmp_path / "train.npz", **data.train.inputs, labels=data.train.targets)
-    with pytest.raises(UsageError, match="was calibrated on"):
+    with pytest.raises(UsageError, match="were calibrated on"):
         held_out_data(bundle, tmp_path / "train.npz", "digits").require_unlike(calibrated)
     held_out_data(bundle, None, "digits").require_unlike(calibrated)
 
