@@ -13,6 +13,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.data.metrics import Metric, has_classes
 from perceiver_deploy.evaluate.accuracy import Drop, measure_drops
+from perceiver_deploy.evaluate.parity import compare
 
 LEAST_SQNR_DB = 20.0
 """Signal to quantisation noise of an output against eager's, in dB: a relative L2 error of 0.1."""
@@ -66,13 +67,7 @@ def judge_outputs(
 def measure_sqnr(found: NDArray[Any], wanted: NDArray[Any]) -> float:
     """Signal to noise in dB where `wanted` is finite, from -300 (no numbers, or no signal) to 300 (no error)."""
     finite = np.isfinite(wanted)
-    signal = wanted[finite].astype(np.float64)
-    error = found[finite].astype(np.float64) - signal
-    if not error.any():
-        return _MOST_DB
-    with np.errstate(divide="ignore"):
-        ratio = 10 * np.log10(np.square(signal).sum() / np.square(error).sum())
-    return float(np.clip(np.nan_to_num(ratio, nan=-_MOST_DB), -_MOST_DB, _MOST_DB))
+    return float(np.clip(compare(found[finite], wanted[finite]).sqnr_db, -_MOST_DB, _MOST_DB))
 
 
 def agreement_metrics(eager: Arrays) -> tuple[Metric, ...]:

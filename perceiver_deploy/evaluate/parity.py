@@ -183,10 +183,16 @@ def compare(result: NDArray[Any], reference: NDArray[Any]) -> Figures:
         relative_l2=error / norm if norm else error,
         worst_row=_worst_row(found, wanted),
         cosine=float(np.vdot(found, wanted)) / product if product else float(error == 0),
-        sqnr_db=float(20 * np.log10(norm / error)) if error and norm else np.inf,
+        sqnr_db=_decibels(norm, error),
         top1=float((found.argmax(-1) == wanted.argmax(-1)).mean()) if found.ndim > 1 and found.shape[-1] > 1 else None,
         non_finite=0,
     )
+
+
+def _decibels(norm: float, error: float) -> float:
+    if not error:
+        return math.inf
+    return 20 * math.log10(norm / error) if norm else -math.inf
 
 
 def _worst_row(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:

@@ -63,6 +63,10 @@ def test_sqnr_is_20_db_for_an_error_of_a_tenth():
     assert compare(*arrays([[1.1, 0.0]], [[1.0, 0.0]])).sqnr_db == pytest.approx(20, abs=1e-12)
 
 
+def test_sqnr_of_an_error_without_a_signal_is_the_least_there_is():
+    assert compare(*arrays([[0.1, 0.0]], [[0.0, 0.0]])).sqnr_db == -np.inf
+
+
 def test_equal_outputs_have_no_error():
     figures = compare(*arrays([[1.0, 2.0]], [[1.0, 2.0]]))
     assert (figures.max_abs, figures.relative_l2, figures.top1, figures.sqnr_db) == (0, 0, 1, np.inf)
