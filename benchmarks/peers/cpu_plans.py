@@ -39,7 +39,7 @@ class Shipped:
     checkpoint: str
     data: str
     targets: tuple[Target, ...]
-    rounds: int = 25
+    rounds: int = 75
     burst: int = 101
 
 

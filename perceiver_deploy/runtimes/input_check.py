@@ -24,7 +24,7 @@ class InputCheck:
         self._names = {spec.name for spec in specs}
         self._axes = axes
         self._told = [spec for spec in specs if spec.dtype == "int64" and len(spec.shape) == 1 and _is_fixed(spec)]
-        self._last: tuple[list[tuple[int, ...]] | None, dict[str, int]] | None = None
+        self._last: tuple[list[tuple[int, ...]] | None, dict[str, int], list[_Bounds]] | None = None
 
     def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
         """Check them.
@@ -34,15 +34,20 @@ class InputCheck:
         """
         shapes, last = self._shapes(inputs), self._last
         if last is None or last[0] != shapes:
-            self._last = last = shapes, self._sizes(inputs)
-        sizes = last[1]
+            sizes = self._sizes(inputs)
+            self._last = last = shapes, sizes, [] if self._told else self._bounds(sizes)
+        _, sizes, bounds = last
         if self._told:
-            values = {
-                f"{spec.name}[{at}]": int(value) for spec in self._told for at, value in enumerate(inputs[spec.name])
-            }
-            sizes = sizes | values
-        for spec in self._specs:
-            _check_values(inputs[spec.name], spec, sizes)
+            bounds = self._bounds(sizes | self._values(inputs))
+        for bound in bounds:
+            bound.check(inputs[bound.name])
+
+    def _values(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
+        """Those that sizes may name."""
+        return {f"{spec.name}[{at}]": int(value) for spec in self._told for at, value in enumerate(inputs[spec.name])}
+
+    def _bounds(self, sizes: Mapping[str, int]) -> list[_Bounds]:
+        return [_Bounds(spec, sizes) for spec in self._specs if (spec.minimum, spec.maximum) != (None, None)]
 
     def _shapes(self, inputs: Mapping[str, NDArray[np.generic]]) -> list[tuple[int, ...]] | None:
         """Shapes of all inputs, or None where a name or a dtype is another."""
@@ -141,18 +146,25 @@ def _check_expressions(shape: tuple[int, ...], spec: TensorSpec, sizes: Mapping[
         raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)} = {expected}.")
 
 
-def _check_values(array: NDArray[np.generic], spec: TensorSpec, sizes: Mapping[str, int]) -> None:
-    if array.size == 0 or (spec.minimum is None and spec.maximum is None):
-        return
-    bound = None if spec.maximum is None else evaluate_size(spec.maximum, sizes)
-    if bound is not None and spec.minimum == 0 and array.dtype == np.int64:
-        most = np.maximum.reduce(array.view(np.uint64), axis=None)  # as unsigned, negative numbers are the largest
-        if most <= bound:
+class _Bounds:
+    """Of the values of one input, where they have any."""
+
+    def __init__(self, spec: TensorSpec, sizes: Mapping[str, int]) -> None:
+        self.name = spec.name
+        self._least = spec.minimum
+        self._most = None if spec.maximum is None else evaluate_size(spec.maximum, sizes)
+        self._as_unsigned = spec.minimum == 0 and spec.dtype == "int64" and self._most is not None
+
+    def check(self, array: NDArray[np.generic]) -> None:
+        if array.size == 0:
             return
-    if spec.minimum is not None and (least := int(array.min())) < spec.minimum:
-        raise InputError(f"Input {spec.name!r} holds the value {least}; expected at least {spec.minimum}.")
-    if bound is not None and (largest := int(array.max())) > bound:
-        raise InputError(f"Input {spec.name!r} holds the value {largest}; expected at most {bound}.")
+        # As unsigned numbers, negative ones are the largest.
+        if self._as_unsigned and np.maximum.reduce(array.view(np.uint64), axis=None) <= self._most:
+            return
+        if self._least is not None and (least := int(array.min())) < self._least:
+            raise InputError(f"Input {self.name!r} holds the value {least}; expected at least {self._least}.")
+        if self._most is not None and (largest := int(array.max())) > self._most:
+            raise InputError(f"Input {self.name!r} holds the value {largest}; expected at most {self._most}.")
 
 
 def _shape_text(spec: TensorSpec) -> str:

@@ -150,28 +150,35 @@ class _Compiled:
 class _Request:
     """A request that copies inputs into memory of its own.
 
-    Handing the caller's arrays to OpenVINO takes 0.1 ms in every run, which may be a quarter of it.
+    Handing the caller's arrays to OpenVINO takes 0.1 ms in every run, which may be a quarter of it. Outputs stay where
+    they are if their shapes are static.
     """
 
     def __init__(self, model: openvino.CompiledModel, outputs: Sequence[str]) -> None:
         self._request = model.create_infer_request()
-        self._outputs = outputs
-        self._memory: Arrays = {}
+        self._inputs: Arrays = {}
+        self._outputs: dict[str, NDArray[np.generic] | None] = {
+            name: self._request.get_tensor(name).data if model.output(name).partial_shape.is_static else None
+            for name in outputs
+        }
 
     def run(self, inputs: Arrays, *, here: bool) -> Arrays:
         for name, array in inputs.items():
-            memory = self._memory.get(name)
+            memory = self._inputs.get(name)
             if memory is None or memory.shape != array.shape:
-                memory = self._memory[name] = self._memory_of(name, array.shape)
+                memory = self._inputs[name] = self._resized(name, array.shape)
             memory[...] = array
         if here:
             self._request.infer(share_outputs=True)
         else:
             self._request.start_async()
             self._request.wait()
-        return {name: np.array(self._request.get_tensor(name).data) for name in self._outputs}
+        return {
+            name: (self._request.get_tensor(name).data if memory is None else memory).copy()
+            for name, memory in self._outputs.items()
+        }
 
-    def _memory_of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
+    def _resized(self, name: str, shape: tuple[int, ...]) -> NDArray[np.generic]:
         tensor = self._request.get_tensor(name)
         if tuple(tensor.shape) != shape:
             tensor.shape = shape
