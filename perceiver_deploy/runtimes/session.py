@@ -37,7 +37,7 @@ class Session(ABC):
         self.outputs = stage.outputs
         self.axes = axes
         self.settings = settings
-        self._names = tuple(spec.name for spec in stage.inputs)
+        self._input_names = tuple(spec.name for spec in stage.inputs)
         self._check = InputCheck(stage.inputs, axes)
         self._uses = Uses(self._refusal)
 
@@ -49,7 +49,7 @@ class Session(ABC):
         """
         with self._uses:
             self._check(inputs)
-            return self._execute({name: np.ascontiguousarray(inputs[name]) for name in self._names})
+            return self._execute({name: np.ascontiguousarray(inputs[name]) for name in self._input_names})
 
     def encode(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """`latents` of the data, which can be decoded any number of times.
