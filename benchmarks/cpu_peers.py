@@ -50,6 +50,7 @@ from perceiver_deploy.evaluate.workers import CandidateName, Source, Worker
 from perceiver_deploy.manifest import Precision
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.input_check import axis_sizes
+from perceiver_deploy.runtimes.openvino import native_hints
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cpu_peers.json"
@@ -119,6 +120,8 @@ class FullSizeModel:
 
     def _make_peer(self, peer: str, plain: Path) -> Source:
         if peer == "openvino bf16":
+            if "bf16" not in native_hints():
+                raise PerceiverDeployError("This processor does not compute in bf16; OpenVINO takes minutes a run.")
             return Bf16Source(plain)
         signature = self._folder / "signature.json"
         if peer == "onnxruntime dynamic int8":
