@@ -3,10 +3,10 @@
 Full-size models are randomly initialised Hugging Face models of the published configurations. Ours are made by the
 verbs `export`, of fourier and flow for CPUs alone, and `convert`, with its defaults and with `--for cpu`;
 peers take transformers' model through torch.onnx.export: onnxruntime's dynamic INT8 (constants folded first), OpenVINO
-in bf16, NNCF's post-training INT8 in an environment of its own. All run in turn, batch 1, with our graph's matrix
-products alone in float32 and int8 (the limits). Shipped models run on a row of their own data, a text
-without padding, beside our eager model, in turns of 101 runs of which the first does not count; ours with static shapes
-and one thread too. Writes results/cpu_peers.json after each model.
+in bf16 on processors that compute in it, NNCF's post-training INT8 in an environment of its own. All run in turn,
+batch 1, with our graph's matrix products alone in float32 and int8 (the limits). Shipped models run on a row of their
+own data, a text without padding, beside our eager model, in turns of 101 runs of which the first does not count; ours
+with static shapes and one thread too. Writes results/cpu_peers.json after each model.
 
     python benchmarks/cpu_peers.py [MODEL ...] [--threads 2] [--output FILE] [--folder FOLDER [--prepare]]
 

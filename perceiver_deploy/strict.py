@@ -1,4 +1,4 @@
-"""The base of what is read from a bundle's JSON."""
+"""The base of what is read from a bundle's JSON, and how its problems are told."""
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
