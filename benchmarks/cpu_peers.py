@@ -44,13 +44,13 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import BOUNDS
-from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.evaluate.workers import CandidateName, Source, Worker
 from perceiver_deploy.manifest import Precision
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.bounds import BOUNDS
 from perceiver_deploy.runtimes.input_check import axis_sizes
 from perceiver_deploy.runtimes.openvino import native_hints
+from perceiver_deploy.samples import load_sample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cpu_peers.json"

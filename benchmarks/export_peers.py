@@ -33,9 +33,9 @@ from peers.verdicts import RUNTIMES, judge_targets, report
 
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.evaluate.workers import Source
 from perceiver_deploy.progress import log
+from perceiver_deploy.samples import load_sample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "export_peers.json"

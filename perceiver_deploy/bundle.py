@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Variant
+from perceiver_deploy.manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Manifest, Variant, exact_file
 from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.strict import first_problem
 
@@ -128,6 +128,11 @@ class Bundle:
     def samples(self) -> list[str]:
         """Paths of the golden samples, relative to the bundle."""
         return sorted(path for path in self.manifest.files if path.startswith("samples/"))
+
+    def exact_outputs(self, variant: str) -> dict[str, str]:
+        """Paths of what a variant's graph gives exactly, by the golden samples that it is of (see `exact_file`)."""
+        files = {sample: exact_file(variant, sample) for sample in self.samples()}
+        return {sample: file for sample, file in files.items() if file in self.manifest.files}
 
 
 class Staging:

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
+
+_CPUINFO = Path("/proc/cpuinfo")
+_INT8_INSTRUCTIONS = {"avx_vnni", "avx512_vnni", "avx512vnni", "amx_int8", "asimddp", "i8mm"}
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sse4_2": "SSE4.2", "sse42": "SSE4.2", "sve": "SVE", "asimd": "NEON"}
+"""Sets of vector instructions, as /proc/cpuinfo and NumPy call them, the widest first."""
 
 
 def processor_name() -> str:
     """The processor's model."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def processor_kind() -> str:
+    """The processor's model and what its numbers in INT8 depend on: "AMD EPYC (AVX2, no INT8 dot products)"."""
+    features = processor_features()
+    words = [next((text for name, text in _VECTORS.items() if name in features), "")]
+    if (products := has_int8_products()) is not None:
+        words.append("INT8 dot products" if products else "no INT8 dot products")
+    known = ", ".join(word for word in words if word)
+    return f"{processor_name()} ({known})" if known else processor_name()
+
+
+def has_int8_products() -> bool | None:
+    """Whether the processor multiplies INT8 into 32 bits; None where nothing says what it can do."""
+    features = processor_features()
+    return bool(features & _INT8_INSTRUCTIONS) if features else None
+
+
+@cache
+def processor_features() -> frozenset[str]:
+    """What the processor can do, in lower case; empty where nothing says it.
+
+    NumPy asks the processor itself, /proc/cpuinfo knows more names. Where the latter has AVX2 or AVX-512 and the former
+    does not, the program runs in an emulator or under a mask, and the file is about another processor.
+    """
+    asked, known = _asked_features(), set[str]()
+    for line in _cpuinfo():
+        if line.lower().startswith(("flags", "features")):
+            known |= set(line.lower().split()[2:])
+    hidden = [name for name in ("avx2", "avx512f") if asked and name in known and name not in asked]
+    return frozenset(asked if hidden else asked | known)
+
+
+def _asked_features() -> set[str]:
+    """What NumPy found when it was imported."""
+    core = importlib.import_module("numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core")
+    found: dict[str, bool] = core._multiarray_umath.__cpu_features__
+    return {name.lower() for name, here in found.items() if here}
+
+
+def _cpuinfo() -> list[str]:
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return _CPUINFO.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+        return []
 
 
 def usable_cores() -> int:

@@ -35,7 +35,7 @@ Task = Literal[
     "custom",
 ]
 StageName = Literal["full", "encoder", "decoder"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8-weights", "int8"]
 RuntimeName = Literal[
     "torch",
     "onnxruntime",
@@ -106,6 +106,11 @@ class TensorSpec(Strict):
     maximum: int | str | None = None
 
 
+def shape_text(spec: TensorSpec) -> str:
+    """`[batch, 3, height, width]`."""
+    return "[" + ", ".join(str(size) for size in spec.shape) + "]"
+
+
 class Stage(Strict):
     """Inputs and outputs of one ONNX graph."""
 
@@ -174,6 +179,11 @@ DATA_SUFFIX = ".data"
 def graph_file(variant: str, stage: StageName) -> str:
     """Where a bundle has the graph of a stage: `onnx/VARIANT.onnx` for `full`, else `onnx/VARIANT.STAGE.onnx`."""
     return f"onnx/{variant}.onnx" if stage == "full" else f"onnx/{variant}.{stage}.onnx"
+
+
+def exact_file(variant: str, sample: str) -> str:
+    """Where a bundle has what a variant's graph gives exactly for the inputs of a golden sample, `samples/NAME.npz`."""
+    return f"exact/{variant}/{PurePosixPath(sample).name}"
 
 
 class Engine(Strict):

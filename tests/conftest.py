@@ -16,7 +16,7 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy.export import engine, engine_cache
-from perceiver_deploy.runtimes import compiled_models, loaded_engine, onnxruntime_gpu
+from perceiver_deploy.runtimes import compiled_models, conformance, loaded_engine, onnxruntime_gpu
 from tests.factories import directory_content
 from tests.task_factories import MODELS, named_model
 
@@ -47,7 +47,7 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (compiled_models, engine, engine_cache, loaded_engine, onnxruntime_gpu):
+        for module in (compiled_models, conformance, engine, engine_cache, loaded_engine, onnxruntime_gpu):
             patch.setattr(module, "cache_directory", lambda: folder)
         yield
 

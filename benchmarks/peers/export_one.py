@@ -20,9 +20,9 @@ from typing import Any
 from unittest import mock
 
 from peers.plans import OURS, OURS_ALL_ROWS, OURS_FUSED, OURS_ROWS
-from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.manifest import Signature
+from perceiver_deploy.samples import load_sample
 
 OUR_OPTIONS = {
     OURS: GraphOptions(),

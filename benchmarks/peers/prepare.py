@@ -15,8 +15,8 @@ import numpy as np
 from peers.huggingface import HuggingFaceSession, random_model
 from peers.plans import FULL, SMALL
 from perceiver_deploy.evaluate import grid
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.samples import Sample
 
 
 def main() -> None:

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.option(
-    "--precision", type=click.Choice(["int8", "fp16", "bf16"]), required=True, help="Precision of the new variant."
+    "--precision",
+    type=click.Choice(["int8", "int8-weights", "fp16", "bf16"]),
+    required=True,
+    help="Precision of the new variant. int8-weights: weights alone, computed in float32, without calibration.",
 )
 @click.option(
     "--calibration",
-    help="Data set (digits) or .npz file with one array an input; fp16 and bf16 take the golden samples by default.",
+    help="Data set (digits) or .npz file with one array per input; needed for int8, others take the golden samples.",
 )
 @click.option(
     "--for",

@@ -112,12 +112,22 @@ def _show(console: Console, inspection: Inspection) -> None:
             console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
         if graph.kept:
             console.print(f"  nodes kept in higher precision: {summarize_reasons(graph.kept)} (each with --json)")
+        if graph.saturation is not None:
+            count = len(graph.saturation["weights"])
+            console.print(
+                f"  sums of {count} weight GEMMs can saturate on x86 processors without INT8 dot products"
+                if count
+                else "  no sum with a weight can saturate, on any processor"
+            )
         if graph.rewrites:
             console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
         if graph.modules:
             _show_modules(console, graph.modules)
         if graph.attentions:
             _show_attentions(console, graph.attentions)
+    for variant, runtimes in inspection.conformance.items():
+        for runtime, text in runtimes.items():
+            console.print(f"{variant} in {runtime} here {text}")
     if inspection.engines:
         console.print(f"Engines: {', '.join(inspection.engines)}")
 

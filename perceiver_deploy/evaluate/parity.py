@@ -2,47 +2,34 @@
 
 fp32 is held to 10 times the error that eager float32 itself has against float64 (at least 1e-6), fp16 and bf16 to that
 error with the roundings of their own. The bounds of reduced precision only catch broken graphs; their real judge is the
-task metric. The worst row has a bound of its own, so
-that one that is wrong cannot hide among many that are right.
+task metric. The worst row has a bound of its own, so that one that is wrong cannot hide among many that are right.
+
+Where it is known what a variant's own graph gives exactly (golden samples), a runtime is held to that as well, by what
+rounding alone may do: see `runtimes.conformance`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.arrays import Arrays, relative_l2
 from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.grid import OUT_OF_RANGE
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.manifest import Precision
+from perceiver_deploy.runtimes.bounds import BOUNDS, EAGER_FACTOR, FP32_FLOOR, error_bound
+from perceiver_deploy.runtimes.conformance import Expected, Way
 from perceiver_deploy.runtimes.queries import answer_queries
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.samples import Sample
 
 Stages = Literal["full", "encoder + decoder"]
-EAGER_FACTOR = 10
-FP32_FLOOR = 1e-6
-BOUNDS: dict[Precision, float] = {"fp16": 1e-2, "bf16": 8e-2, "int8": 5e-1}
-"""Bounds on relative L2 of the reduced precisions. A graph that is wired wrongly is off by 1 or more.
-
-fp16 and bf16: 20 unit roundoffs (2^-11 and 2^-8). Each rounding is off by up to one, 0.4 in the mean square, and
-independent ones add up as the root of their number: 20 are about 2,000 roundings one after the other, which 48 layers
-of a dozen operations each, with weights that are rounded too, do not reach. Small models of every task are within 11.
-An output that is small because large terms cancel, such as the near silence of an autoencoder, loses more in every
-precision, and eager float32 shows how much more: see `COARSER`.
-INT8: on noise outside its calibrated ranges, which the grid holds, it is off by up to 0.4.
-"""
-COARSER: dict[Precision, int] = {"fp16": 2**13, "bf16": 2**16}
-"""How many times larger than float32's the roundings are. Shipped models in fp16 and bf16 are off by 0.03 to 1.2 times
-this much of eager float32's error."""
-BROKEN = 0.5
-"""No bound on relative L2 is above it."""
 ROW_FACTOR, LOST_ROW, UNRELATED_ROW = 5, 0.9, 1.2
 """The worst row's bound in fp16 and bf16: 5 times that of all, and below 1, which a row that is lost is off by; in INT8
 below 1.4, which a row of unrelated values is off by.
@@ -58,7 +45,10 @@ TOLERANCES: dict[Precision, str] = {
     "bf16": f"{BOUNDS['bf16']:g}, 20 roundings of 2^-8, or 2^16 x the error of eager float32 where that is more; "
     f"the worst row {ROW_FACTOR} x as much",
     "int8": f"{BOUNDS['int8']:g}, above what noise outside the calibrated ranges takes and below what a wrong graph is "
-    f"off by; the worst row {UNRELATED_ROW:g}; of values that are out of range by far only that outputs are finite",
+    f"off by; the worst row {UNRELATED_ROW:g}; of values that are out of range by far only that outputs are finite; "
+    "what its graph gives exactly is the stricter judge",
+    "int8-weights": f"{BOUNDS['int8-weights']:g}: weights of normal values are off by 0.8 % in each product; the worst "
+    f"row {ROW_FACTOR} x as much",
 }
 """What each precision is held to on relative L2, and why."""
 
@@ -91,7 +81,8 @@ _NO_FIGURES = Figures(np.inf, np.inf, np.inf, 0.0, -np.inf, None, 0)
 class Verdict:
     """One output of one candidate at one case, and the bounds on its relative L2 and on that of its worst row.
 
-    `error` is why it did not run.
+    `graph_error` is the relative L2 distance to what the variant's own graph gives exactly, `graph_bound` what rounding
+    explains of it; both None where that is not known, as it is for golden samples alone. `error` is why it did not run.
     """
 
     runtime: str
@@ -104,8 +95,17 @@ class Verdict:
     bound: float
     row_bound: float
     bound_reason: str
+    graph_error: float | None = None
+    graph_bound: float | None = None
     error: str | None = None
     stages: Stages = "full"
+
+    @property
+    def conforms(self) -> bool | None:
+        """Whether the runtime gives the numbers of the graph; None where that is not known."""
+        if self.graph_error is None or self.graph_bound is None:
+            return None
+        return self.graph_error <= self.graph_bound
 
     @property
     def passed(self) -> bool:
@@ -115,6 +115,7 @@ class Verdict:
             and self.figures.non_finite == 0
             and self.figures.relative_l2 <= self.bound
             and self.figures.worst_row <= self.row_bound
+            and self.conforms is not False
         )
 
     @property
@@ -122,11 +123,14 @@ class Verdict:
         """How many times its bound the error is, of all or of the worst row; infinite without finite outputs."""
         if self.error is not None or self.figures.non_finite:
             return math.inf
-        return max(self.figures.relative_l2 / self.bound, self.figures.worst_row / self.row_bound)
+        beyond = [self.figures.relative_l2 / self.bound, self.figures.worst_row / self.row_bound]
+        if self.graph_error is not None and self.graph_bound:
+            beyond.append(self.graph_error / self.graph_bound)
+        return max(beyond)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, `passed` included."""
-        bounds = {"bound": finite_or_none(self.bound), "row_bound": finite_or_none(self.row_bound)}
+        bounds = {name: finite_or_none(getattr(self, name)) for name in ("bound", "row_bound", "graph_error")}
         return {**asdict(self), "figures": self.figures.to_json(), **bounds, "passed": self.passed}
 
 
@@ -135,12 +139,14 @@ class Candidate:
     """A session to be judged, with the variant it runs: by its stage `full`, or by encoding and decoding.
 
     The latter decodes the queries in two chunks, so that each is known to be answered independently of the others.
+    `exact` has what the variant gives exactly, by the names of samples.
     """
 
     session: Session
     variant: str
     precision: Precision
     stages: Stages = "full"
+    exact: Mapping[str, Expected] = field(default_factory=dict)
 
     def run(self, inputs: Arrays) -> Arrays:
         """Outputs of the stage `full`."""
@@ -149,14 +155,19 @@ class Candidate:
         return answer_queries(self.session, inputs, lambda count: -(-count // 2))
 
 
-def candidates_of(session: Session, variant: str, precision: Precision) -> list[Candidate]:
-    """The ways that the stages of a session can be run."""
-    ways: list[Stages] = []
+ExactOutputs = Callable[[Way], Mapping[str, Expected]]
+
+
+def candidates_of(
+    session: Session, variant: str, precision: Precision, exact: ExactOutputs = lambda way: {}
+) -> list[Candidate]:
+    """The ways that the stages of a session can be run; `exact` has what each gives exactly, by samples' names."""
+    found = []
     if "full" in session.stages:
-        ways.append("full")
+        found.append(Candidate(session, variant, precision, "full", exact("full")))
     if "decoder" in session.stages:
-        ways.append("encoder + decoder")
-    return [Candidate(session, variant, precision, way) for way in ways]
+        found.append(Candidate(session, variant, precision, "encoder + decoder", exact("stages")))
+    return found
 
 
 def finite_or_none(value: float | None) -> float | None:
@@ -180,7 +191,7 @@ def compare(result: NDArray[Any], reference: NDArray[Any]) -> Figures:
     product = norm * float(np.linalg.norm(found))
     return Figures(
         max_abs=float(np.abs(found - wanted).max(initial=0)),
-        relative_l2=error / norm if norm else error,
+        relative_l2=relative_l2(found, wanted),
         worst_row=_worst_row(found, wanted),
         cosine=float(np.vdot(found, wanted)) / product if product else float(error == 0),
         sqnr_db=_decibels(norm, error),
@@ -217,6 +228,7 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
             error = str(problem)
         for name, reference in sample.float64.items():
             bound, row_bound, reason = _bounds(candidate.precision, sample, name)
+            exact = candidate.exact.get(sample.name) if error is None else None
             verdicts.append(
                 Verdict(
                     runtime=candidate.session.runtime,
@@ -229,6 +241,8 @@ def judge(candidates: Sequence[Candidate], sample: Sample) -> list[Verdict]:
                     bound=bound,
                     row_bound=row_bound,
                     bound_reason=reason,
+                    graph_error=None if exact is None else relative_l2(outputs[name], exact.outputs[name]),
+                    graph_bound=None if exact is None else exact.bounds[name],
                     error=error,
                     stages=candidate.stages,
                 )
@@ -252,18 +266,6 @@ def _bounds(precision: Precision, sample: Sample, output: str) -> tuple[float, f
     return bound, UNRELATED_ROW if precision == "int8" else min(ROW_FACTOR * bound, LOST_ROW), reason
 
 
-def error_bound(precision: Precision, eager_error: float) -> tuple[float, str]:
-    """The bound on relative L2, and its reason; `eager_error` is that of eager float32 on the same inputs."""
-    if precision != "fp32":
-        scaled = COARSER.get(precision, 0) * eager_error
-        if math.isfinite(scaled) and scaled > BOUNDS[precision]:
-            return min(scaled, BROKEN), f"{COARSER[precision]} x eager float32's own {eager_error:.1e}"
-        return BOUNDS[precision], f"stated for {precision}"
-    if not math.isfinite(eager_error) or EAGER_FACTOR * eager_error <= FP32_FLOOR:
-        return FP32_FLOOR, "floor for fp32"
-    return EAGER_FACTOR * eager_error, f"{EAGER_FACTOR} x eager float32's own {eager_error:.1e}"
-
-
 def failure_text(verdicts: Sequence[Verdict]) -> str:
     """One paragraph on the worst of the failures."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
@@ -275,7 +277,13 @@ def failure_text(verdicts: Sequence[Verdict]) -> str:
         f"{worst.variant}{way} in {worst.runtime} at case {worst.case!r} ({worst.sizes})"
     )
     if worst.error is not None:
-        return f"{where}: {worst.error}."
+        return f"{where}: {worst.error.rstrip('.')}."
+    if worst.conforms is False:
+        return (
+            f"{where}: the runtime is {worst.graph_error:.2e} (relative L2) off what the variant's own graph gives, "
+            f"where rounding explains {worst.graph_bound:.1e}; it does not compute this graph as it is written on this "
+            "processor. Use another runtime or variant here."
+        )
     return (
         f"{where}: relative L2 {figures.relative_l2:.2e} (bound {worst.bound:.1e}, {worst.bound_reason}), "
         f"worst row {figures.worst_row:.2e} (bound {worst.row_bound:.1e}), max abs {figures.max_abs:.2e}, "

@@ -14,11 +14,11 @@ from torch import nn
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.evaluate.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.manifest import Signature
 from perceiver_deploy.model.raw.resize import LARGEST_ERROR, BicubicResize
 from perceiver_deploy.preprocessing import Preprocessing
 from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.samples import Sample
 
 _ALWAYS_RUN = 2
 _MOST_INPUT_BYTES = 48 << 20

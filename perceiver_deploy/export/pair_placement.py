@@ -14,6 +14,14 @@ LAYOUT = ("Transpose", "Reshape", "Unsqueeze", "Squeeze")
 """Operators whose output holds the elements of their first input in another order or shape."""
 
 
+def dequantizer_of(operand: ir.Value | None) -> ir.Node | None:
+    """What dequantises an operand, beyond layout operators; None where nothing does."""
+    producer = None if operand is None else operand.producer()
+    while producer is not None and producer.op_type in LAYOUT:
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
+    return producer if producer is not None and producer.op_type == "DequantizeLinear" else None
+
+
 def hoist_pairs(model: ir.Model) -> int:
     """Move every pair of a whole tensor up as far as only it reads the elements, and join pairs that become equal.
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.flops import ATTENTION_OPERATORS, flops_by_node
 from perceiver_deploy.export.origin import stated_axes
-from perceiver_deploy.export.pair_placement import LAYOUT
+from perceiver_deploy.export.pair_placement import dequantizer_of
 from perceiver_deploy.export.quantization_rules import gemms
+from perceiver_deploy.export.saturation import SaturationReport, find_saturation
 from perceiver_deploy.manifest import opt_sizes
 
 LEAST_SHARE = 0.9
@@ -36,6 +37,7 @@ class QuantizationReport:
         gemm_flops_share: of the FLOPs of weight GEMMs, what the quantised ones carry.
         flops_share: of all FLOPs, what quantised nodes carry, products of activations among them.
         left_flops_shares: of all FLOPs, what each node of `left` carries; together with `flops_share` they are 1.
+        saturation: which products could saturate where a processor has no INT8 dot products.
     """
 
     weight_gemms: int
@@ -44,6 +46,7 @@ class QuantizationReport:
     gemm_flops_share: float
     flops_share: float
     left_flops_shares: dict[str, float]
+    saturation: SaturationReport
 
     def lines(self) -> list[str]:
         """For people: what is quantised, and what is not."""
@@ -53,7 +56,7 @@ class QuantizationReport:
             f"not quantised: {name}, {self.left_flops_shares[name]:.1%} of all: {reason}"
             for name, reason in self.left.items()
         )
-        return [first, *left]
+        return [first, self.saturation.line(), *left]
 
 
 def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> QuantizationReport:
@@ -62,7 +65,7 @@ def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> Q
     ones = {str(size.value): 1 for shape in shapes for size in shape if isinstance(size, ir.SymbolicDim)}
     flops = flops_by_node(model, ones | opt_sizes(stated_axes(model)))  # a graph that is not ours states no axes
     weight_gemms = [node for node in gemms(model) if any(map(is_weight, node.inputs[:2]))]
-    quantized = {node for node in gemms(model) if all(map(_is_dequantized, node.inputs[:2]))}
+    quantized = {node for node in gemms(model) if None not in map(dequantizer_of, node.inputs[:2])}
     counted = [node for node in weight_gemms if node in quantized]
     carried = {node: _carried(node, flops) for node in model.graph}
     floats = [node for node, count in carried.items() if count and node not in quantized]
@@ -76,6 +79,7 @@ def count_quantized(model: ir.Model, left: Mapping[str, str] | None = None) -> Q
         left_flops_shares={
             name: _share(carried, [node for node in floats if node.name == name], carried) for name in reasons
         },
+        saturation=find_saturation(model),
     )
 
 
@@ -111,10 +115,3 @@ def is_weight(operand: ir.Value | None) -> bool:
     if producer is not None and producer.op_type == "DequantizeLinear":
         operand = producer.inputs[0]
     return operand is not None and operand.is_initializer()
-
-
-def _is_dequantized(operand: ir.Value | None) -> bool:
-    producer = None if operand is None else operand.producer()
-    while producer is not None and producer.op_type in LAYOUT:
-        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
-    return producer is not None and producer.op_type == "DequantizeLinear"

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from perceiver_deploy.errors import ExportError, requires
 from perceiver_deploy.export.graph_files import external_above, write_graph
 from perceiver_deploy.export.pair_placement import hoist_pairs
+from perceiver_deploy.export.passes.ranks import keep_ranks
 from perceiver_deploy.export.quantization_report import (
     QuantizationReport,
     count_quantized,
@@ -20,6 +21,7 @@ from perceiver_deploy.export.quantization_report import (
     require_share,
 )
 from perceiver_deploy.export.quantization_rules import GEMMS, NOTHING_LOST, gemms, left_in_float32
+from perceiver_deploy.export.saturation import WeightScales, round_weight, safe_scales, stored_weights
 
 with requires("cpu", "Quantising"):
     from onnxruntime.quantization import QuantType
@@ -50,6 +52,7 @@ def quantize_int8(
     keep: Collection[str] = (),
     lost: Mapping[str, float] = NOTHING_LOST,
     unsigned: bool = False,
+    weight_scales: WeightScales = safe_scales,
 ) -> QuantizationReport:
     """Write an INT8 graph: activations a tensor, weights symmetric a channel, nothing else.
 
@@ -64,12 +67,15 @@ def quantize_int8(
         lost: of tensors, the share that INT8 loses. What weights values by probabilities of which it loses more than
             `MOST_LOST` stays float32.
         unsigned: weight GEMMs read uint8 activations with a zero point, which TensorRT does not read.
+        weight_scales: gives the scale of each channel of a weight; by default one with which no sum can saturate.
 
     Raises:
         ExportError: a graph that is quantised already, a missing or unusable range, a name in `keep` that no GEMM has,
             or less than 90 % of the FLOPs of weight GEMMs quantised without a reason.
     """
-    quantized, report = quantize_model(ir.load(source), thresholds, keep=keep, lost=lost, unsigned=unsigned)
+    quantized, report = quantize_model(
+        ir.load(source), thresholds, keep=keep, lost=lost, unsigned=unsigned, weight_scales=weight_scales
+    )
     write_graph(quantized, target, external_above(source))
     return report
 
@@ -81,6 +87,7 @@ def quantize_model(
     keep: Collection[str] = (),
     lost: Mapping[str, float] = NOTHING_LOST,
     unsigned: bool = False,
+    weight_scales: WeightScales = safe_scales,
 ) -> tuple[ir.Model, QuantizationReport]:
     """`quantize_int8` in memory: another model, and the report."""
     if any(node.op_type in (_QUANTIZE, _DEQUANTIZE) for node in model.graph.all_nodes()):
@@ -91,6 +98,13 @@ def quantize_model(
     for name in ranged_tensors(model, keep, lost):
         _require_range(name, thresholds)
     quantized = _with_pairs(model, thresholds, left, unsigned=unsigned)
+    keep_ranks(quantized)  # of graphs that were exported before this was done there
+    for _, weight in stored_weights(quantized):
+        original = _float_weight(weight.dequantize, model).const_value
+        assert original is not None
+        matrix = original.numpy().T if weight.transposed else original.numpy()
+        scales = weight_scales(matrix)
+        weight.store(round_weight(matrix, scales), scales)
     report = count_quantized(quantized, left)
     require_share(report)
     return quantized, report
@@ -185,11 +199,16 @@ def _give_others_the_original(dequantize: ir.Node, model: ir.Model, left: Mappin
             value.name, original.name = f"{value.name}{DEQUANT_OUTPUT_SUFFIX}", value.name
             graph.outputs[graph.outputs.index(value)] = original
     else:
-        weight = model.graph.initializers[str(value.name).removesuffix(DEQUANT_OUTPUT_SUFFIX)]
+        weight = _float_weight(dequantize, model)
         original = ir.Value(name=weight.name, shape=weight.shape, type=weight.type, const_value=weight.const_value)
         graph.register_initializer(original)
     for node, index in others:
         node.replace_input_with(index, original)
+
+
+def _float_weight(dequantize: ir.Node, model: ir.Model) -> ir.Value:
+    """What a stored value was before it was quantised."""
+    return model.graph.initializers[str(dequantize.outputs[0].name).removesuffix(DEQUANT_OUTPUT_SUFFIX)]
 
 
 def _reads_quantized(node: ir.Node, index: int, left: Mapping[str, str]) -> bool:

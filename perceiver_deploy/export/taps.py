@@ -15,10 +15,11 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 @dataclass(frozen=True)
 class Tap:
-    """A value that a module gives to another: the output that shows it, and the taps that it is computed from."""
+    """A value that a module gives to another: the output that shows it, its rank, and the taps it is computed from."""
 
     module: str
     output: str
+    rank: int
     reads: tuple[int, ...]
 
 
@@ -37,7 +38,8 @@ def tap_modules(graph: Path) -> tuple[Path, list[Tap]]:
     ]
     places = {value: place for place, value in enumerate(shown)}
     taps = [
-        Tap(_module(value), f"tap.{place}", tuple(sorted(_read_by(value, places)))) for value, place in places.items()
+        Tap(_module(value), f"tap.{place}", len(value.shape or ()), tuple(sorted(_read_by(value, places))))
+        for value, place in places.items()
     ]
     model.graph.outputs.clear()
     for value, tap in zip(shown, taps, strict=True):

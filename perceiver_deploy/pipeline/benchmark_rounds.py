@@ -13,6 +13,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import collect_outputs
+from perceiver_deploy.errors import ParityError
 from perceiver_deploy.evaluate.accuracy_figures import accuracy_figures
 from perceiver_deploy.evaluate.benchmark_report import AccuracyFigures, Latency, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.grid import Case, make_inputs
@@ -43,7 +44,12 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
         candidates = []
         for name in candidate_names(bundle):
             log.info("Starting %s", name)
-            candidates.append(_Candidate(stack.enter_context(Worker(name, settings.threads))))
+            try:
+                worker = Worker(name, settings.threads)
+            except ParityError as error:  # numbers that are not the graph's have no place in a comparison
+                log.warning("%s is left out. %s", name, error)
+                continue
+            candidates.append(_Candidate(stack.enter_context(worker)))
         cases = list(_cases(bundle, data, settings))
         for candidate in candidates:
             candidate.worker.keep(cases[0][1])

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import requires
-from perceiver_deploy.evaluate.parity import BOUNDS, Figures, compare, error_bound
-from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.evaluate.parity import Figures, compare
 from perceiver_deploy.manifest import Precision, Stage, StageName, TensorSpec
+from perceiver_deploy.runtimes.bounds import BOUNDS, error_bound
 from perceiver_deploy.runtimes.queries import all_queries
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.torch import load_source_model
+from perceiver_deploy.samples import Sample
 
 with requires("export", "Bisecting"):
     from perceiver_deploy.evaluate.activations import Activations, record_activations
@@ -173,6 +174,10 @@ def _compare_stage(
     return [*kept.values()], next((row for call, row in kept.items() if call not in good), None), outputs
 
 
+_ANY_SIZE = "tapped"
+"""What no axis is called: the size of a tapped value is not held to anything."""
+
+
 def _run_taps(
     bundle: Bundle, variant: str, runtime: str, name: StageName, inputs: Arrays
 ) -> tuple[list[Tap], list[NDArray[Any]]]:
@@ -180,7 +185,7 @@ def _run_taps(
     stage, axes = bundle.manifest.stages[name], bundle.manifest.axes
     with tempfile.TemporaryDirectory() as folder:
         path, taps = tap_modules(copy_model(bundle.file(bundle.variant(variant).files[name]), Path(folder)))
-        specs = tuple(TensorSpec(name=tap.output, dtype="float32", shape=()) for tap in taps)
+        specs = tuple(TensorSpec(name=tap.output, dtype="float32", shape=(_ANY_SIZE,) * tap.rank) for tap in taps)
         with _session(runtime, path, Stage(inputs=stage.inputs, outputs=specs), axes) as session:
             outputs = session.run(inputs)
     return taps, [outputs[tap.output] for tap in taps]

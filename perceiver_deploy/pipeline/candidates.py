@@ -14,16 +14,17 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.errors import ParityError, PerceiverDeployError
-from perceiver_deploy.evaluate.parity import compare, error_bound
-from perceiver_deploy.evaluate.samples import Sample
+from perceiver_deploy.evaluate.parity import compare
 from perceiver_deploy.evaluate.workers import Worker
 from perceiver_deploy.machine import usable_cores
 from perceiver_deploy.manifest import Precision, RuntimeName
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.bounds import error_bound
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
 from perceiver_deploy.runtimes.tuned import way_text
+from perceiver_deploy.samples import Sample
 
 _FIRST_RUNS = 3
 _FIRST_SECONDS = 0.25
@@ -32,7 +33,7 @@ _FAR_BEHIND = 2.0
 out."""
 _MOST_OPEN = 8
 """Each is a process that holds the model."""
-_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8-weights", "int8")
 """From the one closest to the model's own numbers to the one farthest away."""
 _HINTED: dict[Hint, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -21,12 +21,15 @@ from perceiver_deploy.evaluate.agreement import Sqnr, judge_outputs, measure_sqn
 from perceiver_deploy.evaluate.contract import Judgement
 from perceiver_deploy.manifest import RuntimeName, StageName
 from perceiver_deploy.pipeline.conversion import OPENERS
+from perceiver_deploy.pipeline.exact_outputs import exact_session
 from perceiver_deploy.pipeline.held_out import HeldOut
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
 
 RANKING_ROWS = 64
 """Held-out examples that a layer's share of the error is measured on: it is a mean over all their outputs."""
+EXACT: Literal["exact graph"] = "exact graph"
+"""What a judgement calls graphs that are computed as they say, on no runtime: see `export.exact`."""
 _Judged = dict[str, tuple[Drop | Sqnr, ...]]
 _JUDGED = TypeAdapter(_Judged)
 _Result = TypeVar("_Result")
@@ -63,12 +66,12 @@ class Trials:
         self._ranking = held_out.split.spread(RANKING_ROWS)
 
     def judge(self, files: Mapping[StageName, Path]) -> Judgement:
-        """What graphs lose in each runtime."""
+        """What graphs lose in each runtime, and computed exactly."""
         split = self._held_out.split
         return Judgement(
             {
                 runtime: judge_outputs(self._run(runtime, files, split), self._eager, split, self._held_out.metrics)
-                for runtime in self._runtimes
+                for runtime in (*self._runtimes, EXACT)
             }
         )
 
@@ -90,9 +93,16 @@ class Trials:
         with load(self._bundle, runtime="torch") as session:
             return collect_outputs(session.run, split, self._rows)
 
-    def _run(self, runtime: RuntimeName, files: Mapping[StageName, Path], split: Split) -> Arrays:
+    def _run(
+        self, runtime: RuntimeName | Literal["exact graph"], files: Mapping[StageName, Path], split: Split
+    ) -> Arrays:
         manifest = self._bundle.manifest
-        with OPENERS[runtime](files, manifest.stages, manifest.axes) as session:
+        opened = (
+            exact_session(files, manifest.stages, manifest.axes)
+            if runtime == EXACT
+            else OPENERS[runtime](files, manifest.stages, manifest.axes)
+        )
+        with opened as session:
             return collect_outputs(session.run, split, self._rows)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from perceiver_deploy.export.description import GraphDescription
 from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.ranges import Ranges
+from perceiver_deploy.export.weights_only import WeightsReport
 from perceiver_deploy.manifest import Axis, Precision, RuntimeName, Stage, StageName
 from perceiver_deploy.pipeline.calibration_data import CalibrationData
 from perceiver_deploy.pipeline.half_data import GoldenData, HalfReport
@@ -17,6 +18,7 @@ from perceiver_deploy.runtimes.onnxruntime import open_graphs
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.staged import StagedSession
 
+Report = QuantizationReport | HalfReport | WeightsReport
 OpenGraphs = Callable[[Mapping[StageName, Path], Mapping[StageName, Stage], Mapping[str, Axis]], Session]
 
 
@@ -24,7 +26,7 @@ OpenGraphs = Callable[[Mapping[StageName, Path], Mapping[StageName, Stage], Mapp
 class ConvertedStage:
     """What was converted, the nodes that stay in float32, and the graph."""
 
-    report: QuantizationReport | HalfReport
+    report: Report
     in_float32: Collection[str]
     graph: GraphDescription
 

@@ -16,17 +16,18 @@ from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.evaluate.contract import MaxDrop
 from perceiver_deploy.evaluate.parity import compare, finite_or_none
 from perceiver_deploy.export.graph_files import stored_bytes
-from perceiver_deploy.export.quantization_report import QuantizationReport
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
 from perceiver_deploy.pipeline.accuracy_contract import MixedPrecision, keep_contract
 from perceiver_deploy.pipeline.calibration_data import CalibrationData, calibration_data
-from perceiver_deploy.pipeline.conversion import Conversion, opener
+from perceiver_deploy.pipeline.conversion import Conversion, Report, opener
+from perceiver_deploy.pipeline.exact_outputs import write_exact_outputs
 from perceiver_deploy.pipeline.finite_outputs import FiniteOutputs
 from perceiver_deploy.pipeline.half import prepare_half
-from perceiver_deploy.pipeline.half_data import GOLDEN, GoldenData, HalfReport, golden_data
+from perceiver_deploy.pipeline.half_data import GOLDEN, GoldenData, golden_data, made_data
 from perceiver_deploy.pipeline.held_out import held_out_data
 from perceiver_deploy.pipeline.int8 import CALIBRATION_SAMPLES, METHOD, Int8Options, Target, prepare_int8
+from perceiver_deploy.pipeline.int8_weights import prepare_weights
 from perceiver_deploy.pipeline.stage_ranges import ranges_file
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.onnxruntime import open_graphs
@@ -44,7 +45,7 @@ class ConvertResult:
 
     bundle: str
     variant: str
-    reports: dict[StageName, QuantizationReport | HalfReport]
+    reports: dict[StageName, Report]
     calibration: str
     samples: int
     onnx_bytes: int
@@ -75,13 +76,16 @@ def convert_bundle(
     held_out: str | Path | None = None,
     force: bool = False,
 ) -> ConvertResult:
-    """Add the variant `int8`, `int8-TARGET`, `fp16` or `bf16`, calibrated on training samples.
+    """Add the variant `int8`, `int8-TARGET`, `int8-weights`, `fp16` or `bf16`.
+
+    Beside it the bundle gets what its graph gives exactly for the golden samples, which runtimes are held to.
 
     Args:
         bundle: the bundle to add to.
-        precision: "int8", "fp16" or "bf16".
-        calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples; fp16 and
-            bf16 take the bundle's golden samples where none is given. bf16 has the range of fp32, and is only compared.
+        precision: "int8", "int8-weights" (weights alone, computed in float32), "fp16" or "bf16".
+        calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples; other
+            precisions than int8 take the bundle's golden samples where none is given. bf16 has the range of fp32 and
+            weights need no range: they are only compared.
         target: what the variant is for: every runtime that fp32 is for (None), "tensorrt", or "cpu": uint8 activations
             with a zero point, which TensorRT does not read.
         method: how thresholds follow from the ranges (see `export.thresholds.choose_threshold`).
@@ -109,7 +113,7 @@ def convert_bundle(
         if name in opened.manifest.variants and not force:
             raise BundleError(f"{bundle} has a variant {name!r} already. Replace it with --force.")
         sources = {stage: opened.file(file) for stage, file in opened.variant(_SOURCE).files.items()}
-        data = _calibration(opened, calibration, samples, sources)
+        data = _calibration(opened, precision, calibration, samples, sources)
         held = None if limit is None else held_out_data(opened, held_out, calibration)
         if held is not None:
             held.require_unlike(data)
@@ -126,6 +130,7 @@ def convert_bundle(
         for stage, found in conversion.ranges.items():
             staging.path(ranges_file(files[stage])).write_text(found.to_json(), encoding="utf-8")
         relative_l2, top1 = _agreement(conversion, targets)
+        write_exact_outputs(staging, opened, name, precision, targets)
         variant = Variant(
             precision=precision,
             runtimes=conversion.runtimes,
@@ -158,7 +163,9 @@ def _check_options(precision: Precision, calibration: str | Path | None, options
     if samples < 1:
         raise UsageError(f"samples is {samples}; expected at least 1.")
     if precision == "fp32":
-        raise UsageError("precision is 'fp32', which the bundle has already; expected int8, fp16 or bf16.")
+        raise UsageError(
+            "precision is 'fp32', which the bundle has already; expected int8, int8-weights, fp16 or bf16."
+        )
     if precision != "int8" and options != Int8Options():
         raise UsageError(
             f"target, method, ranges and equalised are choices about int8; leave them out for {precision}."
@@ -168,10 +175,15 @@ def _check_options(precision: Precision, calibration: str | Path | None, options
 
 
 def _calibration(
-    bundle: Bundle, calibration: str | Path | None, samples: int, sources: Mapping[StageName, Path]
+    bundle: Bundle,
+    precision: Precision,
+    calibration: str | Path | None,
+    samples: int,
+    sources: Mapping[StageName, Path],
 ) -> CalibrationData | GoldenData:
     if calibration is None:
-        return golden_data(bundle, sources)
+        needs_none = precision == "int8-weights" and not bundle.samples()
+        return made_data(bundle, sources) if needs_none else golden_data(bundle, sources)
     return calibration_data(bundle, calibration, samples, sources)
 
 
@@ -186,6 +198,8 @@ def _prepare(
     runtimes = bundle.variant(_SOURCE).runtimes
     if precision in ("fp16", "bf16"):
         return prepare_half(bundle, precision, sources, data, runtimes)
+    if precision == "int8-weights":
+        return prepare_weights(bundle, sources, data, runtimes)
     assert isinstance(data, CalibrationData)
     return prepare_int8(bundle, options, sources, data, runtimes, folder)
 
@@ -203,6 +217,8 @@ def _remove_variant(name: str, bundle: Bundle, staging: Staging) -> dict[str, En
             staging.remove(file)
             staging.remove(file + DATA_SUFFIX)
             staging.remove(ranges_file(file))
+        for file in bundle.exact_outputs(name).values():
+            staging.remove(file)
     return engines
 
 

@@ -12,12 +12,12 @@ from perceiver_deploy.bundle import Staging
 from perceiver_deploy.evaluate.grid import Case, shape_grid
 from perceiver_deploy.evaluate.parity import Verdict, candidates_of, judge
 from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.export.graph_files import copy_model
 from perceiver_deploy.manifest import Signature
 from perceiver_deploy.preprocessing import Preprocessing
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.samples import Sample
 
 _GOLDEN_BYTES = 4 << 20
 

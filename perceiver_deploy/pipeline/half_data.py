@@ -10,10 +10,12 @@ from pathlib import Path
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.evaluate.samples import load_sample
-from perceiver_deploy.manifest import Manifest, StageName
+from perceiver_deploy.evaluate.grid import Case, make_inputs
+from perceiver_deploy.manifest import Manifest, StageName, opt_sizes
 from perceiver_deploy.pipeline.calibration_data import stage_batches
 from perceiver_deploy.pipeline.inspection import summarize_reasons
+from perceiver_deploy.pipeline.sample_check import arrays_digest
+from perceiver_deploy.samples import load_sample
 
 GOLDEN = "golden samples"
 """What is calibrated on where no data are given."""
@@ -46,6 +48,13 @@ def golden_data(bundle: Bundle, graphs: Mapping[StageName, Path]) -> GoldenData:
     samples.sort(key=lambda inputs: sum(array.size for array in inputs.values()), reverse=True)
     digests = "".join(bundle.manifest.files[name].sha256 for name in names)
     return GoldenData(tuple(samples), hashlib.sha256(digests.encode()).hexdigest(), bundle.manifest, graphs)
+
+
+def made_data(bundle: Bundle, graphs: Mapping[StageName, Path]) -> GoldenData:
+    """Random inputs of the usual sizes, for a bundle without golden samples whose ranges do not matter."""
+    manifest = bundle.manifest
+    inputs = make_inputs(manifest.signature, Case("made", opt_sizes(manifest.axes)), manifest.preprocessing)
+    return GoldenData((inputs,), arrays_digest(inputs), manifest, graphs)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Manifest, Stage, StageName
+from perceiver_deploy.runtimes.conformance import known_text
+from perceiver_deploy.runtimes.loading import installed_runtimes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,7 +43,8 @@ class GraphInfo:
     `flops` are counted with the axes at their `opt` sizes; None for a file that is not ours, whose axes are not known.
     `modules` has what `export.costs.ModuleCost` has, `attentions` what `export.fusibility.AttentionInfo` has; they are
     empty for such a file and for variants whose recipe does not say. `kept` has the nodes that stay in a higher
-    precision than their variant's, each with the reason.
+    precision than their variant's, each with the reason. `saturation` has what `SaturationReport` has, where sums are
+    taken in INT8 and the recipe says so.
     """
 
     name: str
@@ -54,11 +57,14 @@ class GraphInfo:
     modules: list[dict[str, Any]]
     attentions: list[dict[str, Any]]
     kept: dict[str, str]
+    saturation: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What `inspect` shows. `axes` maps a name to min, opt, max and multiple_of.
+
+    `conformance` says by variant and runtime of the CPU whether it gives the numbers of its graph on this machine.
 
     `inputs` and `outputs` are those of the whole model, `stages` has those of the other stages.
     """
@@ -72,6 +78,7 @@ class Inspection:
     parameters: int
     graphs: tuple[GraphInfo, ...]
     engines: tuple[str, ...]
+    conformance: dict[str, dict[str, str]]
     labels: int
     provenance: dict[str, Any]
 
@@ -115,9 +122,15 @@ def _inspect_bundle(bundle: Bundle) -> Inspection:
             for stage, file in variant.files.items()
         ),
         engines=tuple(manifest.engines),
+        conformance={name: _conformance(bundle, name) for name in manifest.variants},
         labels=len(manifest.labels or ()),
         provenance=manifest.provenance,
     )
+
+
+def _conformance(bundle: Bundle, variant: str) -> dict[str, str]:
+    suited = bundle.variant(variant).runtimes
+    return {name: known_text(bundle, variant, name) for name in installed_runtimes() if name in suited}
 
 
 def _stage_info(stage: Stage) -> StageInfo:
@@ -141,6 +154,7 @@ def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> G
         counts.get("modules", []),
         counts.get("attentions", []),
         counts.get("kept", {}),
+        counts.get("saturation"),
     )
 
 
@@ -177,9 +191,11 @@ def _inspect_onnx(path: Path) -> Inspection:
                 modules,
                 attentions,
                 {},
+                None,
             ),
         ),
         engines=(),
+        conformance={},
         labels=0,
         provenance={
             "producer": model.producer_name,

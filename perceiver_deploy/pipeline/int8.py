@@ -21,6 +21,7 @@ from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.quantization_rules import gemms
 from perceiver_deploy.export.quantize import quantize_model, ranged_tensors
 from perceiver_deploy.export.ranges import Ranges
+from perceiver_deploy.export.saturation import WeightScales, full_scales, safe_scales
 from perceiver_deploy.export.thresholds import Method
 from perceiver_deploy.manifest import Axis, RuntimeName, StageName
 from perceiver_deploy.pipeline.calibration_data import CalibrationData
@@ -62,6 +63,7 @@ class Int8Stage:
     ranges: Ranges
     axes: Mapping[str, Axis]
     unsigned: bool
+    weight_scales: WeightScales
 
     @property
     def products(self) -> Mapping[str, str]:
@@ -76,6 +78,7 @@ class Int8Stage:
             keep=keep,
             lost=self.ranges.lost(),
             unsigned=self.unsigned,
+            weight_scales=self.weight_scales,
         )
         write_graph(quantized, target, external_above(self.source))
         log.info(
@@ -108,15 +111,17 @@ def prepare_int8(
         log.warning("%s", problem)
     calibrator = Calibrator(bundle, data, options.method, [*map(Path, options.ranges)])
     unsigned = options.target == "cpu"
+    weight_scales = full_scales if options.target == "tensorrt" else safe_scales
     stages = {}
     for stage, source in sources.items():
         if options.equalised:
             source = _equalise(stage, source, calibrator, folder)
         ranges = calibrator.ranges(stage, source, ranged_tensors(ir.load(source)))
-        stages[stage] = Int8Stage(stage, source, ranges, bundle.manifest.axes, unsigned)
+        stages[stage] = Int8Stage(stage, source, ranges, bundle.manifest.axes, unsigned, weight_scales)
     recipe = {
         "quantizer": f"onnxruntime {version('onnxruntime')} Q/DQ on what GEMMs read, per-channel weights",
         "activations": "uint8, of attentions int8, symmetric" if unsigned else "int8, symmetric",
+        "weights": "all levels" if options.target == "tensorrt" else "no two neighbours of one sign beyond 128",
         "calibration": {"method": options.method, "samples": len(data.samples), "sha256": data.sha256},
         "equalised": options.equalised,
     }

@@ -6,9 +6,9 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import requires
 from perceiver_deploy.evaluate.benchmark_report import LayerErrors
-from perceiver_deploy.evaluate.samples import Sample
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import runtimes_here
+from perceiver_deploy.samples import Sample
 
 
 def layer_errors(bundle: Bundle, inputs: Arrays) -> list[LayerErrors]:

@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,12 +17,14 @@ from perceiver_deploy.errors import MissingError, PerceiverDeployError, UsageErr
 from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.grid import Case
 from perceiver_deploy.evaluate.parity import TOLERANCES, Candidate, Verdict, candidates_of, judge
-from perceiver_deploy.evaluate.samples import Sample, load_sample
+from perceiver_deploy.pipeline.exact_outputs import add_exact_outputs
 from perceiver_deploy.pipeline.reports import write_report
-from perceiver_deploy.pipeline.validation_samples import eager_samples, golden_samples, reduce_sample
+from perceiver_deploy.pipeline.validation_samples import eager_samples, golden_name, golden_samples, reduce_sample
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.conformance import Expected, Way, expected_outputs
 from perceiver_deploy.runtimes.loading import load, runtimes_here
 from perceiver_deploy.runtimes.settings import RuntimeSettings
+from perceiver_deploy.samples import Sample, load_sample
 
 if TYPE_CHECKING:
     from perceiver_deploy.pipeline.bisect import Bisection
@@ -77,6 +80,7 @@ def validate_bundle(
     golden: bool = False,
     data: str | Path | None = None,
     sample: str | Path | None = None,
+    add_exact: bool = False,
     bisect: bool = False,
     seconds: float = REFERENCE_SECONDS,
     threads: int | None = None,
@@ -90,6 +94,7 @@ def validate_bundle(
         golden: replay the golden samples alone even where the grid could be run.
         data: real inputs to judge beside the grid: a data set's name (8 of its test rows) or a .npz file.
         sample: judge this sample alone, a file that an earlier failure left.
+        add_exact: first add what each variant's graph gives exactly for the golden samples, where the bundle lacks it.
         bisect: say of every variant, not only of those that fail, what its modules lose.
         seconds: time the reference may take for the grid; cases beyond it are left out and named.
         threads: for the runtimes that are judged.
@@ -99,6 +104,8 @@ def validate_bundle(
         MissingError: no runtime is installed that any variant is for.
         UsageError: `data` where there is no eager model to say what is right.
     """
+    if add_exact and not add_exact_outputs(bundle):
+        log.info("Every variant of %s has its exact outputs already", bundle)
     opened = Bundle.open(bundle)
     capped: list[Case] = []
     verdicts: list[Verdict] = []
@@ -150,6 +157,16 @@ def validate_bundle(
     return result
 
 
+def _exact(bundle: Bundle, variant: str, way: Way) -> dict[str, Expected]:
+    """What a variant of reduced precision gives exactly, by the names that its golden samples have here."""
+    found = dict[str, Expected]()
+    for sample in bundle.exact_outputs(variant):
+        expected = expected_outputs(bundle, variant, way, sample)
+        if expected is not None:
+            found |= dict.fromkeys((expected.sample.name, golden_name(expected.sample)), expected)
+    return found
+
+
 def _has_eager(bundle: Bundle) -> bool:
     return "model.safetensors" in bundle.manifest.files and importlib.util.find_spec("torch") is not None
 
@@ -189,8 +206,9 @@ def _candidates(bundle: Bundle, threads: int | None) -> Iterator[Candidate]:
     for name, variant in bundle.manifest.variants.items():
         for runtime in runtimes_here(bundle, name):
             found = True
-            session = load(bundle, runtime=runtime, variant=name, settings=settings.as_taken_by(runtime))
-            yield from candidates_of(session, name, variant.precision)
+            taken = settings.as_taken_by(runtime)
+            session = load(bundle, runtime=runtime, variant=name, settings=taken, allow_nonconforming=True)
+            yield from candidates_of(session, name, variant.precision, partial(_exact, bundle, name))
     if not found:
         raise MissingError(
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"

@@ -10,8 +10,8 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError
 from perceiver_deploy.evaluate.grid import Case, adversarial_cases, shape_grid
-from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.manifest import Stage, TensorSpec
+from perceiver_deploy.samples import Sample, load_sample
 
 REAL_ROWS = 8
 
@@ -25,6 +25,11 @@ def golden_samples(bundle: Bundle) -> Iterator[Sample]:
         )
     for name in names:
         yield load_sample(bundle.file(name))
+
+
+def golden_name(sample: Sample) -> str:
+    """What a golden sample is called among others."""
+    return f"golden {sample.name}"
 
 
 def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, capped: list[Case]) -> Iterator[Sample]:
@@ -47,7 +52,7 @@ def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, cappe
         inputs = read_inputs(bundle, data, test=True)
         yield reference.sample(f"real, {data}", _rows(inputs, manifest.stages["full"].inputs, slice(REAL_ROWS)))
     for sample in golden_samples(bundle) if bundle.samples() else ():
-        yield dataclasses.replace(sample, name=f"golden {sample.name}")
+        yield dataclasses.replace(sample, name=golden_name(sample))
     cases = shape_grid(manifest.signature) + adversarial_cases(manifest.signature)
     yield from reference.samples(cases, manifest.preprocessing, seconds, capped)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.manifest import Axis, TensorSpec, evaluate_size
+from perceiver_deploy.manifest import Axis, TensorSpec, evaluate_size, shape_text
 
 
 class InputCheck:
@@ -26,8 +26,8 @@ class InputCheck:
         self._told = [spec for spec in specs if spec.dtype == "int64" and len(spec.shape) == 1 and _is_fixed(spec)]
         self._last: tuple[list[tuple[int, ...]] | None, dict[str, int], list[_Bounds]] | None = None
 
-    def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
-        """Check them.
+    def __call__(self, inputs: Mapping[str, NDArray[np.generic]]) -> Mapping[str, int]:
+        """Check them, and return the sizes of the axes: the same object for calls of the same shapes in a row.
 
         Raises:
             InputError: on the first problem found.
@@ -41,6 +41,7 @@ class InputCheck:
             bounds = self._bounds(sizes | self._values(inputs))
         for bound in bounds:
             bound.check(inputs[bound.name])
+        return sizes
 
     def _values(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, int]:
         """Those that sizes may name."""
@@ -115,7 +116,7 @@ def _check_array(array: NDArray[np.generic], spec: TensorSpec) -> None:
     if array.ndim != len(spec.shape):
         raise InputError(
             f"Input {spec.name!r} has {array.ndim} dimensions {list(array.shape)}; expected {len(spec.shape)}: "
-            f"{_shape_text(spec)}."
+            f"{shape_text(spec)}."
         )
 
 
@@ -125,7 +126,7 @@ def _check_axes(
     for size, wanted in zip(shape, spec.shape, strict=True):
         if isinstance(wanted, int):
             if size != wanted:
-                raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)}.")
+                raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {shape_text(spec)}.")
             continue
         if wanted not in axes:
             continue
@@ -143,7 +144,7 @@ def _check_expressions(shape: tuple[int, ...], spec: TensorSpec, sizes: Mapping[
     """Sizes that follow from axes of any input, as `samples/16` does."""
     expected = [evaluate_size(size, sizes) for size in spec.shape]
     if list(shape) != expected:
-        raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {_shape_text(spec)} = {expected}.")
+        raise InputError(f"Input {spec.name!r} has shape {list(shape)}; expected {shape_text(spec)} = {expected}.")
 
 
 class _Bounds:
@@ -165,7 +166,3 @@ class _Bounds:
             raise InputError(f"Input {self.name!r} holds the value {least}; expected at least {self._least}.")
         if self._most is not None and (largest := int(array.max())) > self._most:
             raise InputError(f"Input {self.name!r} holds the value {largest}; expected at most {self._most}.")
-
-
-def _shape_text(spec: TensorSpec) -> str:
-    return "[" + ", ".join(str(size) for size in spec.shape) + "]"

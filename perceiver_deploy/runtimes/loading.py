@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.errors import BundleError, MissingError, UsageError
-from perceiver_deploy.manifest import RuntimeName, StageName
+from perceiver_deploy.errors import BundleError, MissingError, ParityError, UsageError
+from perceiver_deploy.manifest import RuntimeName, Stage, StageName
+from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.conformance import ConformanceCheck, Way
 from perceiver_deploy.runtimes.gpu import find_gpus
 from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES, missing_pieces, reads_variants_for
+from perceiver_deploy.runtimes.queries import answer_queries
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 from perceiver_deploy.runtimes.side_car import engine_of, find_engine
@@ -48,8 +51,12 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     settings: RuntimeSettings | None = None,
+    allow_nonconforming: bool = False,
 ) -> Session:
     """Open a session on a bundle.
+
+    The first time that a variant is opened in a runtime, in this version on this processor, one golden sample is run
+    and compared with what the variant's graph gives exactly; the verdict is kept in the user's cache.
 
     Args:
         bundle: the bundle's directory.
@@ -62,12 +69,14 @@ def load(
         threads: number of threads; by default that of `tune`, otherwise the runtime's own choice. Shorthand for
             `settings=RuntimeSettings(threads=threads)`, but for the tuning.
         settings: how to run; given, the tuning is not used.
+        allow_nonconforming: open what does not give the numbers of its graph here, too; `Session.conforms` says so.
 
     Raises:
         BundleError: no such bundle or variant, or a file that was changed.
         MissingError: the runtime is not installed, what it needs of a GPU is not here, or the processor does not have
             the precision of the hint.
         UsageError: arguments that contradict each other, or values that cannot be used.
+        ParityError: the runtime does not give the numbers of the variant's graph on this processor.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     if threads is not None and settings is not None:
@@ -76,23 +85,64 @@ def load(
     chosen = tuned_choice(opened, name, threads) if runtime == "auto" and settings is None else None
     if chosen is not None:
         runtime, name, settings = chosen.runtime, chosen.variant, chosen.settings
-    session = _open(opened, runtime, name or "fp32", settings or RuntimeSettings(threads=threads))
-    session.variant = name or "fp32"
+    name, settings = name or "fp32", settings or RuntimeSettings(threads=threads)
+    check = ConformanceCheck(opened, name, allow_nonconforming)
+    if runtime == "torch":
+        session = _open(opened, name, opened.manifest.stages, _eager_opener(opened, name, settings))
+    else:
+        session = _open_first(
+            _runtimes_to_try(runtime, opened.variant(name).runtimes, name), opened, name, settings, check
+        )
+    session.variant = name
     return session
 
 
-def _open(bundle: Bundle, runtime: str, name: str, settings: RuntimeSettings) -> Session:
+def _open_first(
+    runtimes: Sequence[str], bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck
+) -> Session:
+    """A session in the first of the runtimes that conforms."""
+    for runtime in runtimes:
+        try:
+            return _open_checked(runtime, bundle, name, settings, check)
+        except ParityError as error:
+            if runtime == runtimes[-1]:
+                raise
+            log.warning("%s The next runtime is tried.", error)
+    raise AssertionError("there is a runtime to try")
+
+
+def _open_checked(
+    runtime: str, bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck
+) -> Session:
     variant, manifest = bundle.variant(name), bundle.manifest
-    if runtime == "torch":
-        stages, open_stage = manifest.stages, _eager_opener(bundle, name, settings)
-    else:
-        stages = {stage: manifest.stages[stage] for stage in variant.files}
-        chosen = _choose_runtime(runtime, variant.runtimes, name)
-        opener = _gpu_opener if chosen in GPU_RUNTIMES else _graph_opener
-        open_stage = opener(bundle, name, chosen, settings)
+    opener = _gpu_opener if runtime in GPU_RUNTIMES else _graph_opener
+    stages = {stage: manifest.stages[stage] for stage in variant.files}
+    session = _open(bundle, name, stages, opener(bundle, name, runtime, settings), check)
+    try:
+        way: Way = "full" if "full" in stages else "stages"
+        verdict = check.require(session, way, session.run)
+    except BaseException:
+        session.close()
+        raise
+    session.conforms = None if verdict is None else verdict.conforms
+    return session
+
+
+def _open(
+    bundle: Bundle,
+    name: str,
+    stages: Mapping[StageName, Stage],
+    open_stage: Callable[[StageName], Session],
+    check: ConformanceCheck | None = None,
+) -> Session:
     if stages.keys() == {"full"}:
         return open_stage("full")
-    return StagedSession(manifest.stages["full"], manifest.axes, stages, open_stage)
+
+    def check_stages(session: Session) -> None:
+        if check is not None:
+            check.require(session, "stages", lambda inputs: answer_queries(session, inputs, lambda count: count))
+
+    return StagedSession(bundle.manifest.stages["full"], bundle.manifest.axes, stages, open_stage, check_stages)
 
 
 def _eager_opener(bundle: Bundle, name: str, settings: RuntimeSettings) -> Callable[[StageName], Session]:
@@ -158,11 +208,11 @@ def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) ->
     )
 
 
-def _choose_runtime(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> str:
+def _runtimes_to_try(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> list[str]:
+    """The one that was asked for; with "auto" all of the CPU that a variant is for."""
     if runtime == "auto":
-        for name in installed_runtimes():
-            if name in suited:
-                return name
+        if found := [name for name in installed_runtimes() if name in suited]:
+            return list(found)
         raise MissingError(
             f"Variant {variant!r} is for {', '.join(suited)}, and none of them is installed for the CPU. "
             "Install them with: pip install 'perceiver-deploy[cpu]'"
@@ -173,4 +223,4 @@ def _choose_runtime(runtime: str, suited: tuple[RuntimeName, ...], variant: str)
         raise UsageError(f"There is no runtime {runtime!r}; expected auto, torch, {', '.join(reads)}.")
     if not set(reads[runtime]) & set(suited):
         raise BundleError(f"Variant {variant!r} is for {', '.join(suited)}, not for {runtime}.")
-    return runtime
+    return [runtime]

@@ -26,6 +26,7 @@ _FLAGS: dict[Precision, dict[str, str]] = {
     "fp32": {},
     "fp16": {"trt_fp16_enable": "1", "trt_layer_norm_fp32_fallback": "1"},
     "bf16": {"trt_bf16_enable": "1"},
+    "int8-weights": {},
     "int8": {"trt_int8_enable": "1"},
 }
 """The TensorRT provider builds weakly typed networks: what a layer may compute in has to be allowed."""

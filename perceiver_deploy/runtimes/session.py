@@ -14,6 +14,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import BundleError, PerceiverDeployError
 from perceiver_deploy.manifest import Axis, Stage, StageName
 from perceiver_deploy.runtimes.input_check import InputCheck
+from perceiver_deploy.runtimes.output_check import OutputCheck
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 from perceiver_deploy.runtimes.uses import Uses
 
@@ -23,12 +24,14 @@ class Session(ABC):
 
     `runtime`, `device` and `settings` say what executes and how: there is no fallback to another. `variant` is what
     `load` took from the bundle, None where a graph was opened by itself. `stages` has the inputs and outputs of each
-    graph there is.
+    graph there is. `conforms` says whether the runtime gives the numbers of the graph here (`runtimes.conformance`);
+    None where that is not known.
     """
 
     runtime: str
     device: str
     variant: str | None = None
+    conforms: bool | None = None
     stages: Mapping[StageName, Stage]
 
     def __init__(self, stage: Stage, axes: Mapping[str, Axis], settings: RuntimeSettings = DEFAULTS) -> None:
@@ -39,6 +42,7 @@ class Session(ABC):
         self.settings = settings
         self._input_names = tuple(spec.name for spec in stage.inputs)
         self._check = InputCheck(stage.inputs, axes)
+        self._check_outputs = OutputCheck(stage.outputs)
         self._uses = Uses(self._refusal)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
@@ -46,10 +50,12 @@ class Session(ABC):
 
         Raises:
             InputError: a name, dtype, rank, size or value that the model does not take; nothing was run.
+            ParityError: the runtime gives outputs of other dtypes, ranks or sizes than the manifest says.
         """
         with self._uses:
-            self._check(inputs)
-            return self._execute({name: np.ascontiguousarray(inputs[name]) for name in self._input_names})
+            sizes = self._check(inputs)
+            outputs = self._execute({name: np.ascontiguousarray(inputs[name]) for name in self._input_names})
+            return self._check_outputs(outputs, sizes, self.runtime)
 
     def encode(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """`latents` of the data, which can be decoded any number of times.

@@ -24,13 +24,18 @@ class StagedSession(Session):
         axes: Mapping[str, Axis],
         stages: Mapping[StageName, Stage],
         open_stage: Callable[[StageName], Session],
+        check_stages: Callable[[Session], None] = lambda session: None,
     ) -> None:
-        """`full` says what `run` takes and gives, `stages` which stages `open_stage` can open."""
+        """`full` says what `run` takes and gives, `stages` which stages `open_stage` can open.
+
+        `check_stages` is called with the session before `encoder` or `decoder` beside `full` is first used.
+        """
         super().__init__(full, axes)
         self.stages = stages
         self._open_stage = open_stage
+        self._check_stages: Callable[[Session], None] | None = check_stages if "full" in stages else None
         self._sessions: dict[StageName, Session] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # checking the stages runs them
         needed = [name for name in stages if name == "full" or "full" not in stages]
         first, *_ = [self.stage(name) for name in needed]
         self.runtime, self.device, self.settings = first.runtime, first.device, first.settings
@@ -43,6 +48,13 @@ class StagedSession(Session):
             if name not in self._sessions:
                 self._uses.require_open()
                 self._sessions[name] = self._open_stage(name)
+            if name != "full" and (check := self._check_stages) is not None:
+                self._check_stages = None
+                try:
+                    check(self)
+                except BaseException:
+                    self._check_stages = check
+                    raise
             return self._sessions[name]
 
     def _execute(self, inputs: Arrays) -> Arrays:

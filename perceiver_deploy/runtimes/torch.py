@@ -12,6 +12,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, requires
 from perceiver_deploy.manifest import Axis, Stage, StageName
+from perceiver_deploy.runtimes.output_check import OutputCheck
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 
@@ -38,6 +39,7 @@ class EagerSession(Session):
         settings: RuntimeSettings = DEFAULTS,
     ) -> None:
         super().__init__(stage, axes, settings)
+        self._check_outputs = OutputCheck(stage.outputs, double=double)
         settings.require_taken_by(self.runtime)
         with requires("export", "Running eager"):
             import torch

@@ -13,7 +13,7 @@ import perceiver_deploy
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.machine import installed_version, processor_name, usable_cores
+from perceiver_deploy.machine import installed_version, processor_kind, usable_cores
 from perceiver_deploy.manifest import Manifest, RuntimeName
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
@@ -34,7 +34,7 @@ class Environment(Strict):
         """That of this process."""
         packages = {name: found for name in _RUNTIME_PACKAGES if (found := installed_version(name)) is not None}
         packages["perceiver-deploy"] = perceiver_deploy.__version__
-        return cls(processor=processor_name(), cores=usable_cores(), packages=packages)
+        return cls(processor=processor_kind(), cores=usable_cores(), packages=packages)
 
     def difference(self, here: Environment) -> str | None:
         """The first thing that differs, in words, or None."""

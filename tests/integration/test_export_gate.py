@@ -12,13 +12,13 @@ import torch
 
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import BundleError, ParityError, PerceiverDeployError
-from perceiver_deploy.evaluate.samples import load_sample
 from perceiver_deploy.model.checkpoints.native import save_checkpoint
 from perceiver_deploy.pipeline import export as pipeline
 from perceiver_deploy.pipeline import export_gate, export_stages
 from perceiver_deploy.pipeline.export import export_model
 from perceiver_deploy.pipeline.validate import validate_bundle
 from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.samples import load_sample
 from tests.factories import directory_content, image_inputs, relative_l2, small_model
 
 KIND = "text_classification"

@@ -17,6 +17,7 @@ from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.no_ops import remove_no_ops
 from perceiver_deploy.export.passes.node_names import name_nodes
 from perceiver_deploy.export.passes.padded_heads import pad_heads
+from perceiver_deploy.export.passes.ranks import keep_ranks
 from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
 from perceiver_deploy.export.passes.token_tables import LOOKED_UP, look_up_tokens
@@ -34,6 +35,7 @@ def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> di
     common.CommonSubexpressionEliminationPass()(model)
     name_axes(model, signature)
     rewrites["no-ops removed"] = remove_no_ops(model)
+    rewrites["ranks kept"] = keep_ranks(model)
     if options.pad_heads:
         rewrites["padded heads"] = pad_heads(model)
     if options.reassociate:

@@ -17,9 +17,9 @@ from perceiver_deploy.evaluate.parity import (
     failure_text,
     judge,
 )
-from perceiver_deploy.evaluate.samples import Sample, load_sample
 from perceiver_deploy.manifest import Stage, TensorSpec
 from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.samples import Sample, load_sample
 
 EXACT = 1e-15  # a handful of float64 roundings
 

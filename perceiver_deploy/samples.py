@@ -24,12 +24,15 @@ class Sample:
     float32: Arrays
 
     def save(self, path: Path) -> None:
-        """Write as .npz with keys `inputs.NAME`, `float64.NAME`, `float32.NAME` and `name`."""
+        """Write as .npz with keys `inputs.NAME`, `float64.NAME`, `float32.NAME` and `name`.
+
+        Not compressed, so that the C++ library reads it too.
+        """
         groups = {"inputs": self.inputs, "float64": self.float64, "float32": self.float32}
         arrays: dict[str, Any] = {
             f"{group}.{name}": array for group, arrays in groups.items() for name, array in arrays.items()
         }
-        np.savez_compressed(path, name=np.array(self.name), **arrays)
+        np.savez(path, name=np.array(self.name), **arrays)
 
 
 def load_sample(path: Path) -> Sample:
@@ -38,13 +41,26 @@ def load_sample(path: Path) -> Sample:
     Raises:
         BundleError: the file is not such a sample.
     """
+    groups = read_groups(path)
+    if unknown := groups.keys() - {"", "inputs", "float64", "float32"}:
+        raise BundleError(f"{path} is not a golden sample: it holds {sorted(unknown)[0]!r}.")
+    if "name" not in groups.get("", {}):
+        raise BundleError(f"{path} is not a golden sample: it has no 'name'.")
+    return Sample(str(groups[""]["name"]), *(groups.get(name, {}) for name in ("inputs", "float64", "float32")))
+
+
+def read_groups(path: Path) -> dict[str, Arrays]:
+    """The arrays of an .npz file by what is before and behind the first dot of their names.
+
+    Raises:
+        BundleError: the file holds something else.
+    """
+    groups: dict[str, Arrays] = {}
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            groups: dict[str, Arrays] = {"inputs": {}, "float64": {}, "float32": {}}
             for key in file.files:
-                group, _, name = key.partition(".")
-                if name:
-                    groups[group][name] = file[key]
-            return Sample(str(file["name"]), **groups)
+                group, dot, name = key.partition(".")
+                groups.setdefault(group if dot else "", {})[name or group] = file[key]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{path} is not a golden sample: {error}.") from error
+    return groups

@@ -1,0 +1,153 @@
+"""What a variant's graphs give exactly for the golden samples, with the bounds that rounding explains.
+
+`runtimes.conformance` holds runtimes to them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from perceiver_deploy.arrays import Arrays, relative_l2
+from perceiver_deploy.bundle import Bundle, Staging, changed_bundle
+from perceiver_deploy.errors import BundleError, UsageError
+from perceiver_deploy.export.exact import exact_options, write_exact
+from perceiver_deploy.manifest import Axis, Precision, Stage, StageName, exact_file
+from perceiver_deploy.progress import log, track
+from perceiver_deploy.runtimes.bounds import rounding_bound
+from perceiver_deploy.runtimes.conformance import Way, save_exact, usual_sample
+from perceiver_deploy.runtimes.onnxruntime import open_graphs
+from perceiver_deploy.runtimes.queries import answer_queries
+from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.samples import Sample, load_sample
+
+NUDGES = 4
+"""How often what is rounded is nudged, each time another way."""
+_SECONDS = 60.0
+"""Golden samples beyond the first are left out once this has passed: `load` needs one."""
+
+
+@contextmanager
+def exact_session(
+    files: Mapping[StageName, Path], stages: Mapping[StageName, Stage], axes: Mapping[str, Axis]
+) -> Iterator[Session]:
+    """A session that computes the graphs of some stages exactly."""
+    with _exact_session(files, stages, axes, None) as session:
+        assert session is not None
+        yield session
+
+
+def write_exact_outputs(
+    staging: Staging, bundle: Bundle, variant: str, precision: Precision, files: Mapping[StageName, Path]
+) -> int:
+    """Write the exact outputs of a variant for the golden samples; returns for how many. Without samples it is none.
+
+    Raises:
+        ExportError: a graph that cannot be computed exactly.
+    """
+    samples = _samples(bundle)
+    if not samples:
+        return 0
+    log.info("Computing what %s gives exactly for %d golden samples", variant, len(samples))
+    exact = _run(bundle, files, samples, None, _SECONDS) or {}
+    nudged = [_run(bundle, files, {name: samples[name] for name in exact}, seed, None) for seed in range(NUDGES)]
+    for name, ways in exact.items():
+        written: dict[Way, tuple[Arrays, dict[str, float]]] = {}
+        for way, outputs in ways.items():
+            bounds = {}
+            for output, wanted in outputs.items():
+                moved = [relative_l2(found[name][way][output], wanted) for found in nudged if found is not None]
+                eager = relative_l2(samples[name].float32[output], samples[name].float64[output])
+                bounds[output] = rounding_bound(precision, eager, max(moved, default=0.0))
+            written[way] = outputs, bounds
+        save_exact(staging.path(exact_file(variant, name)), written)
+    return len(exact)
+
+
+def add_exact_outputs(bundle: str | Path) -> list[str]:
+    """Add exact outputs to a bundle that was written without them; returns the names of the variants.
+
+    Raises:
+        BundleError: no such bundle, or it has no golden samples.
+        ExportError: as `write_exact_outputs`.
+    """
+    with changed_bundle(bundle) as (staging, opened):
+        if not opened.samples():
+            raise BundleError(
+                f"{bundle} has no golden samples, because it was exported with --no-validate. Export the checkpoint "
+                "again without it."
+            )
+        added = [
+            name
+            for name, variant in opened.manifest.variants.items()
+            if variant.precision != "fp32" and usual_sample(opened) not in opened.exact_outputs(name)
+        ]
+        for name in added:
+            variant = opened.variant(name)
+            files = {stage: opened.file(file) for stage, file in variant.files.items()}
+            write_exact_outputs(staging, opened, name, variant.precision, files)
+        for sample in opened.samples():  # older bundles have them compressed, which the C++ library does not read
+            golden = load_sample(opened.file(sample))
+            golden.save(staging.path(sample))
+        staging.finish(opened.manifest)
+    return added
+
+
+def _samples(bundle: Bundle) -> dict[str, Sample]:
+    """The golden samples by file, the one that `load` runs first."""
+    usual = usual_sample(bundle)
+    names = sorted(bundle.samples(), key=lambda name: name != usual)
+    return {name: load_sample(bundle.file(name)) for name in names}
+
+
+_Ways = dict[str, dict[Way, Arrays]]
+
+
+def _run(
+    bundle: Bundle,
+    files: Mapping[StageName, Path],
+    samples: Mapping[str, Sample],
+    seed: int | None,
+    seconds: float | None,
+) -> _Ways | None:
+    """Outputs by sample and way, of the samples that there is time for; None where nothing can be nudged."""
+    manifest, started, found = bundle.manifest, time.perf_counter(), _Ways()
+    with _exact_session(files, manifest.stages, manifest.axes, seed) as session:
+        if session is None:
+            return None
+        for name, sample in track(samples.items(), "Exact outputs", len(samples)):
+            if found and seconds is not None and time.perf_counter() - started > seconds:
+                log.info("Golden sample %s is left out for time", sample.name)
+                continue
+            found[name] = _outputs(session, files, sample.inputs)
+    return found
+
+
+def _outputs(session: Session, files: Mapping[StageName, Path], inputs: Arrays) -> dict[Way, Arrays]:
+    ways: dict[Way, Arrays] = {}
+    if "full" in files:
+        ways["full"] = session.run(inputs)
+    if "decoder" in files:
+        try:
+            ways["stages"] = answer_queries(session, inputs, lambda count: count)
+        except UsageError as error:
+            log.info("Encoder and decoder are not computed exactly: %s", error)
+    return ways
+
+
+@contextmanager
+def _exact_session(
+    files: Mapping[StageName, Path], stages: Mapping[StageName, Stage], axes: Mapping[str, Axis], seed: int | None
+) -> Iterator[Session | None]:
+    """A session over exact graphs; None where there is a seed and no graph has anything to nudge."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = {stage: Path(folder) / file.name for stage, file in files.items()}
+        nudged = sum(write_exact(file, written[stage], seed) for stage, file in files.items())
+        if seed is not None and not nudged:
+            yield None
+            return
+        with open_graphs(written, stages, axes, exact_options()) as session:
+            yield session

@@ -1,0 +1,52 @@
+"""Conversion to INT8 weights: each stage's graph with its weights in INT8, and what the manifest says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.export.description import describe_graph
+from perceiver_deploy.export.graph_files import external_above, write_graph
+from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.quantization_rules import gemms
+from perceiver_deploy.export.weights_only import quantize_weights
+from perceiver_deploy.manifest import Axis, RuntimeName, StageName
+from perceiver_deploy.pipeline.calibration_data import CalibrationData
+from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
+from perceiver_deploy.pipeline.half_data import GoldenData
+
+
+@dataclass(frozen=True)
+class WeightsStage:
+    """A stage's float32 graph."""
+
+    source: Path
+    axes: Mapping[str, Axis]
+
+    @property
+    def products(self) -> Mapping[str, str]:
+        """The module of each product."""
+        return {str(node.name): module_of(node) for node in gemms(ir.load(self.source))}
+
+    def convert(self, target: Path, keep: Collection[str] = ()) -> ConvertedStage:
+        """Write the graph; see `StageConverter`."""
+        model = ir.load(self.source)
+        report = quantize_weights(model, keep)
+        write_graph(model, target, external_above(self.source))
+        return ConvertedStage(report, report.left, describe_graph(model, self.axes))
+
+
+def prepare_weights(
+    bundle: Bundle,
+    sources: Mapping[StageName, Path],
+    data: CalibrationData | GoldenData,
+    runtimes: tuple[RuntimeName, ...],
+) -> Conversion:
+    """Nothing has to be measured: `data` is only what the variant is compared with fp32 on."""
+    stages = {stage: WeightsStage(source, bundle.manifest.axes) for stage, source in sources.items()}
+    recipe = {"weights": "int8, symmetric, a scale for each output channel", "arithmetic": "float32"}
+    return Conversion("int8-weights", "int8-weights", runtimes, data, 1, stages, {}, recipe)

@@ -1,0 +1,225 @@
+"""Whether a runtime on this machine computes what a variant's graph says.
+
+What a variant costs against eager is one question; whether a machine gives the variant's own numbers is another. A
+bundle has golden inputs and, for each variant of reduced precision, what its graph gives for them exactly: the float
+arithmetic that its Q/DQ pairs, casts and roundings state, computed without any fusion (`export.exact`). For fp32 that
+is what eager gives. A runtime conforms if it is within a bound that rounding explains (`bounds.rounding_bound`).
+
+`load` asks once for each graph, runtime, version, processor and precision hint; the answer is kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+import perceiver_deploy
+from perceiver_deploy.arrays import Arrays, relative_l2
+from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.errors import BundleError, ParityError
+from perceiver_deploy.machine import installed_version, processor_kind
+from perceiver_deploy.manifest import Precision
+from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.bounds import BOUNDS, rounding_bound
+from perceiver_deploy.runtimes.session import Session
+from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
+from perceiver_deploy.samples import Sample, load_sample, read_groups
+from perceiver_deploy.strict import Strict
+
+Way = Literal["full", "stages"]
+"""By the stage `full`, or by `encoder` and `decoder`."""
+USUAL_SAMPLE = "samples/opt.npz"
+"""The golden sample that `load` runs, where a bundle has it; the first one otherwise."""
+_HINTED: dict[Hint, Precision] = {"bf16": "bf16", "f16": "fp16"}
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a variant gives exactly for a golden sample by one way, and the bounds on relative L2, by output."""
+
+    sample: Sample
+    outputs: Arrays
+    bounds: dict[str, float]
+
+
+class Conformance(Strict):
+    """The verdict on a variant in a runtime: the output that is farthest from exact, in terms of its bound.
+
+    `distance` is None where an output is not finite.
+    """
+
+    conforms: bool
+    sample: str
+    output: str
+    distance: float | None
+    bound: float
+
+    def text(self) -> str:
+        """`output 'logits' of the golden sample 'opt' is off by 1.1e+00 (relative L2), where ...`."""
+        off = "not finite" if self.distance is None else f"off by {self.distance:.1e} (relative L2)"
+        return (
+            f"output {self.output!r} of the golden sample {self.sample!r} is {off}, where rounding allows at most "
+            f"{self.bound:.1e}"
+        )
+
+
+def expected_outputs(bundle: Bundle, variant: str, way: Way, sample: str) -> Expected | None:
+    """What a variant is held to at a golden sample; None where the bundle does not say.
+
+    Raises:
+        BundleError: a file that was changed, or that does not hold what it should.
+    """
+    golden = load_sample(bundle.file(sample))
+    precision = bundle.variant(variant).precision
+    if precision == "fp32":
+        errors = {name: relative_l2(golden.float32[name], wanted) for name, wanted in golden.float64.items()}
+        bounds = {name: rounding_bound("fp32", error) for name, error in errors.items()}
+        return Expected(golden, golden.float64, bounds)
+    file = bundle.exact_outputs(variant).get(sample)
+    if file is None:
+        return None
+    groups = read_groups(bundle.file(file))
+    outputs = groups.get(way, {})
+    bounds = {name: float(bound) for name, bound in groups.get(f"{way}_bound", {}).items()}
+    if outputs.keys() != golden.float64.keys() or bounds.keys() != outputs.keys():
+        raise BundleError(
+            f"{bundle.path / file} does not hold what {variant} gives by {way}; expected outputs and bounds of "
+            f"{', '.join(golden.float64)}. Add them anew with: perceiver-deploy validate {bundle.path} --add-exact"
+        )
+    return Expected(golden, outputs, bounds)
+
+
+def measure(expected: Expected, run: Callable[[Arrays], Arrays], hint: Hint = "f32") -> Conformance:
+    """Run a golden sample and compare. `hint` allows what computing in its precision costs, on top of rounding."""
+    outputs = run(expected.sample.inputs)
+    found = []
+    for name, wanted in expected.outputs.items():
+        distance = relative_l2(outputs[name], wanted) if outputs[name].shape == wanted.shape else math.inf
+        bound = expected.bounds[name] + (BOUNDS[_HINTED[hint]] if hint in _HINTED else 0.0)
+        found.append(
+            Conformance(
+                conforms=bool(distance <= bound),  # a NaN does not
+                sample=expected.sample.name,
+                output=name,
+                distance=distance if math.isfinite(distance) else None,
+                bound=bound,
+            )
+        )
+    return max(found, key=lambda one: math.inf if one.distance is None else one.distance / one.bound)
+
+
+@dataclass(frozen=True)
+class ConformanceCheck:
+    """What `load` asks of a variant in a runtime. `allowed`: what does not conform is opened all the same."""
+
+    bundle: Bundle
+    variant: str
+    allowed: bool = False
+
+    def require(self, session: Session, way: Way, run: Callable[[Arrays], Arrays]) -> Conformance | None:
+        """The verdict, kept or measured; None where nothing says what is right.
+
+        Raises:
+            ParityError: it does not conform.
+        """
+        verdict = self.ask(session, way, run)
+        if verdict is None or verdict.conforms or self.allowed:
+            return verdict
+        raise ParityError(
+            f"Variant {self.variant!r} in {runtime_version(session.runtime)} does not give the numbers of its own "
+            f"graph on this processor ({processor_kind()}): {verdict.text()}. Use another runtime, or a variant that "
+            "conforms here, such as fp32. To run it all the same, give allow_nonconforming."
+        )
+
+    def ask(self, session: Session, way: Way, run: Callable[[Arrays], Arrays]) -> Conformance | None:
+        """The verdict, kept or measured; None, with a warning that says how to know it, where nothing says it."""
+        sample = usual_sample(self.bundle)
+        if sample is None:
+            log.debug("Whether %s conforms is not known: %s has no golden samples", self.variant, self.bundle.path)
+            return None
+        path = verdict_path(self.bundle, self.variant, session.runtime, session.device, session.settings, way)
+        if (kept := _read(path)) is not None:
+            return kept
+        expected = expected_outputs(self.bundle, self.variant, way, sample)
+        if expected is None:
+            log.warning(
+                "Whether %s in %s gives the numbers of its graph on this processor is unknown: %s has no exact outputs "
+                "of it. Add them with: perceiver-deploy validate %s --add-exact",
+                self.variant,
+                session.runtime,
+                self.bundle.path,
+                self.bundle.path,
+            )
+            return None
+        verdict = measure(expected, run, session.settings.hint)
+        try:
+            write_whole(path, verdict.model_dump_json().encode())
+        except OSError as error:
+            log.info("The verdict on %s is not kept for the next time: %s", self.variant, error)
+        return verdict
+
+
+def usual_sample(bundle: Bundle) -> str | None:
+    """The golden sample that `load` runs; None where the bundle has none."""
+    names = bundle.samples()
+    return USUAL_SAMPLE if USUAL_SAMPLE in names else next(iter(names), None)
+
+
+def known_text(bundle: Bundle, variant: str, runtime: str) -> str:
+    """What is known of a variant in a runtime of the CPU here, by the way that `run` takes, without running it."""
+    if (sample := usual_sample(bundle)) is None:
+        return "unknown: the bundle has no golden samples"
+    chosen = bundle.variant(variant)
+    if chosen.precision != "fp32" and sample not in bundle.exact_outputs(variant):
+        return "unknown: the bundle has no exact outputs of it"
+    way: Way = "full" if "full" in chosen.files else "stages"
+    verdict = _read(verdict_path(bundle, variant, runtime, "cpu", DEFAULTS, way))
+    if verdict is None:
+        return "not checked yet"
+    return f"{'conforms' if verdict.conforms else 'does not conform'}: {verdict.text()}"
+
+
+def verdict_path(bundle: Bundle, variant: str, runtime: str, device: str, settings: RuntimeSettings, way: Way) -> Path:
+    """Where the verdict is kept, under a name that says everything it depends on."""
+    files, manifest = bundle.variant(variant).files, bundle.manifest
+    sample = usual_sample(bundle) or ""
+    about = [*(bundle.graph_digest(files[stage]) for stage in sorted(files)), manifest.files[sample].sha256]
+    about += [manifest.files[file].sha256 for file in [bundle.exact_outputs(variant).get(sample)] if file is not None]
+    about += [manifest.files[engine.file].sha256 for engine in manifest.engines.values() if engine.variant == variant]
+    about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way, processor_kind()]
+    about += [f"{package} {installed_version(package)}" for package in _PACKAGES]
+    about.append(perceiver_deploy.__version__)
+    key = hashlib.sha256("\n".join(about).encode()).hexdigest()
+    return cache_directory() / "conformance" / f"{key}.json"
+
+
+def runtime_version(runtime: str) -> str:
+    """`onnxruntime 1.32.0`."""
+    packages = ("onnxruntime", "onnxruntime-gpu") if runtime.startswith("onnxruntime") else (runtime, f"{runtime}-cu13")
+    version = next((found for package in packages if (found := installed_version(package)) is not None), "")
+    return f"{runtime} {version}".strip()
+
+
+def _read(path: Path) -> Conformance | None:
+    try:
+        return Conformance.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):  # not there, or damaged: it is measured again
+        return None
+
+
+def save_exact(path: Path, ways: dict[Way, tuple[Arrays, dict[str, float]]]) -> None:
+    """Write what a variant gives exactly, with its bounds, as `expected_outputs` reads it."""
+    arrays: dict[str, Any] = {}
+    for way, (outputs, bounds) in ways.items():
+        arrays |= {f"{way}.{name}": array for name, array in outputs.items()}
+        arrays |= {f"{way}_bound.{name}": np.float64(bound) for name, bound in bounds.items()}
+    np.savez(path, **arrays)  # not compressed: the C++ library reads it too
