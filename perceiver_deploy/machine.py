@@ -33,6 +33,11 @@ def processor_kind() -> str:
     return f"{processor_name()} ({known})" if known else processor_name()
 
 
+def is_x86() -> bool:
+    """Whether the processor is of the x86 family."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+
+
 def has_int8_products() -> bool | None:
     """Whether the processor multiplies INT8 into 32 bits; None where nothing says what it can do."""
     features = processor_features()

@@ -1,5 +1,6 @@
 #include "bundle.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 
@@ -81,6 +82,21 @@ std::string Bundle::file(const std::string &relative) const {
     }
   }
   return path;
+}
+
+std::string Bundle::graph_digest(const std::string &relative) const {
+  const std::string path = (fs::path(path_) / relative).string();
+  std::vector<std::string> names;
+  if (fs::path(path).extension() == ".onnx") {
+    for (const std::string &data : external_files(path))
+      names.push_back(fs::path(data).lexically_relative(path_).generic_string());
+  }
+  std::sort(names.begin(), names.end());
+  names.insert(names.begin(), relative);
+  return joined(names, [&](const std::string &name) {
+    const FileEntry *entry = find(manifest_.files, name);
+    return entry == nullptr ? "" : entry->sha256;
+  });
 }
 
 const Variant &Bundle::variant(const std::string &name) const {

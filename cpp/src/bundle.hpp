@@ -20,6 +20,9 @@ class Bundle {
   // BundleError where the file is not listed, missing, changed, or lies outside the bundle.
   std::string file(const std::string &relative) const;
 
+  // What tells a graph and its external data from any other: the digests that the manifest has of them.
+  std::string graph_digest(const std::string &relative) const;
+
   // Throws BundleError, which lists the variants there are.
   const Variant &variant(const std::string &name) const;
 

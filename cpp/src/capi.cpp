@@ -107,6 +107,11 @@ void require_index(const Items &items, std::size_t index) {
     throw pd::UsageError(concat("There is no index ", index, "; there are ", items.size(), "."));
 }
 
+bool flag(const std::string &name, const std::string &value) {
+  if (value != "0" && value != "1") throw pd::UsageError(concat(name, " is ", pd::repr(value), "; expected 0 or 1."));
+  return value == "1";
+}
+
 std::int64_t whole_number(const std::string &text) {
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -129,10 +134,12 @@ void set_option(pd::Options &options, const std::string &name, const std::string
     options.library = value;
   } else if (name == "plugin") {
     options.plugin = value;
+  } else if (name == "allow_nonconforming") {
+    options.allow_nonconforming = flag(name, value);
   } else {
     throw pd::UsageError(
         concat("There is no option ", pd::repr(name),
-               "; expected runtime, variant, precision, threads, library or plugin."));
+               "; expected runtime, variant, precision, threads, library, plugin or allow_nonconforming."));
   }
 }
 
@@ -208,6 +215,17 @@ const char *pd_session_variant(const pd_session *session) {
 
 const char *pd_session_manifest(const pd_session *session) {
   return session == nullptr ? nullptr : session->session.manifest().text.c_str();
+}
+
+const char *pd_session_conformance(const pd_session *session) {
+  return session == nullptr ? nullptr : session->session.conformance().c_str();
+}
+
+pd_status pd_session_check(const pd_session *session) {
+  return guarded([&] {
+    require(session, "session");
+    session->session.check();
+  });
 }
 
 int pd_session_has_stage(const pd_session *session, const char *stage) {

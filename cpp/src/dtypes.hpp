@@ -35,6 +35,31 @@ inline const DtypeInfo *dtype_info(pd_dtype dtype) {
   return nullptr;
 }
 
+// NumPy's name of an element type, also of those that no model has.
+inline std::string_view onnx_dtype_name(ONNXTensorElementDataType type) {
+  for (const DtypeInfo &info : kDtypes) {
+    if (info.onnx == type) return info.name;
+  }
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL:
+      return "bool";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8:
+      return "int8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16:
+      return "uint16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32:
+      return "uint32";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64:
+      return "uint64";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16:
+      return "bfloat16";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING:
+      return "object";
+    default:
+      return "another type";
+  }
+}
+
 inline const DtypeInfo *dtype_named(std::string_view name) {
   for (const DtypeInfo &info : kDtypes) {
     if (info.name == name) return &info;

@@ -34,6 +34,10 @@ struct UsageError : Error {
   explicit UsageError(const std::string &message) : Error(message, "UsageError", PD_USAGE) {}
 };
 
+struct ParityError : Error {
+  explicit ParityError(const std::string &message) : Error(message, "ParityError", PD_PARITY) {}
+};
+
 struct MissingError : Error {
   explicit MissingError(const std::string &message) : Error(message, "MissingError", PD_MISSING) {}
 };

@@ -30,10 +30,13 @@ class Executor {
   // What it runs on: "cpu", or a GPU.
   virtual const std::string &device() const = 0;
 
-  // Runs checked inputs for these outputs, in this order. Throws Error.
+  // Version of the library that runs it.
+  virtual const std::string &version() const = 0;
+
+  // Runs checked inputs for these outputs, in this order. Throws Error, and ParityError where one has another dtype.
   virtual std::vector<Output> run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const = 0;
 
-  // The same into memory of the caller, which was checked.
+  // The same into memory of the caller, which was checked. Throws Error too where it is not what the outputs need.
   virtual void run_into(const Tensors &inputs, const Tensors &outputs) const = 0;
 };
 

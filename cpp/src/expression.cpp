@@ -1,5 +1,6 @@
 #include "expression.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -81,6 +82,12 @@ std::int64_t Size::evaluate(const Sizes &sizes) const {
     throw BundleError(concat("The size ", repr(text_), " cannot be computed: it is beyond 64 bits."));
   }
   return value;
+}
+
+bool Size::follows_from(const Sizes &sizes) const {
+  return std::all_of(factors_.begin(), factors_.end(), [&](const Factor &factor) {
+    return factor.name.empty() || find(sizes, factor.name) != nullptr;
+  });
 }
 
 std::vector<std::string> Size::axes() const {

@@ -36,6 +36,9 @@ class Size {
   // Throws BundleError for an axis that `sizes` does not have, a division by zero or a result beyond 64 bits.
   std::int64_t evaluate(const Sizes &sizes) const;
 
+  // Whether `sizes` has all that it depends on.
+  bool follows_from(const Sizes &sizes) const;
+
   const std::string &text() const { return text_; }
   bool is_number() const { return factors_.size() == 1 && factors_[0].name.empty() && subtracted_ == 0; }
   // The name of an axis or of a value, and nothing else.

@@ -4,6 +4,8 @@
 #include "error.hpp"
 #include "onnx_header.hpp"
 #include "ort.hpp"
+#include "processor.hpp"
+#include "output_check.hpp"
 #include "text.hpp"
 
 namespace pd {
@@ -75,10 +77,21 @@ Error failed(const OrtFailure &failure) {
   return Error("onnxruntime failed while running: " + failure.message);
 }
 
+// What lets onnxruntime's CPU provider compute what a graph says, for the reasons in runtimes/onnxruntime.py.
+void compute_as_stated(const Library &library, OrtSessionOptions *session) {
+  const OrtApi &api = library.api();
+  library.check(api.AddSessionConfigEntry(session, "session.qdq_matmulnbits_accuracy_level", "1"));
+  if (lacks_int8_products()) {
+    library.check(
+        api.AddSessionConfigEntry(session, "optimization.disable_specified_optimizers", "QDQPropagationTransformer"));
+  }
+}
+
 }  // namespace
 
 Graph::Graph(const Library &library, const std::string &file, const GraphOptions &options)
     : library_(library),
+      runtime_(options.runtime),
       device_(options.runtime == "onnxruntime" ? "cpu" : "cuda"),
       memory_(nullptr, library.api().ReleaseMemoryInfo),
       session_(nullptr, library.api().ReleaseSession) {
@@ -92,10 +105,15 @@ Graph::Graph(const Library &library, const std::string &file, const GraphOptions
     const Owned<OrtSessionOptions> owned(made, api.ReleaseSessionOptions);
     library.check(api.SetSessionLogSeverityLevel(made, kErrorsOnly));
     if (options.threads > 0) library.check(api.SetIntraOpNumThreads(made, options.threads));
-    if (options.runtime != "onnxruntime") use_provider(library, made, options);
+    if (options.runtime == "onnxruntime") {
+      compute_as_stated(library, made);
+    } else {
+      use_provider(library, made, options);
+    }
     OrtSession *session = nullptr;
     library.check(api.CreateSession(library.environment(), file.c_str(), made, &session));
     session_.reset(session);
+    declared_ = declared_outputs();
   } catch (const OrtFailure &failure) {
     if (device_ != "cpu" && failure.message.find("CUDA") != std::string::npos) {
       throw MissingError(concat("The runtime ", options.runtime, " cannot run here: ", failure.message,
@@ -103,6 +121,32 @@ Graph::Graph(const Library &library, const std::string &file, const GraphOptions
     }
     throw refusal("onnxruntime " + library.version(), file, failure.message);
   }
+}
+
+Named<Graph::Declared> Graph::declared_outputs() const {
+  const OrtApi &api = library_.api();
+  OrtAllocator *allocator = nullptr;
+  std::size_t count = 0;
+  library_.check(api.GetAllocatorWithDefaultOptions(&allocator));
+  library_.check(api.SessionGetOutputCount(session_.get(), &count));
+  Named<Declared> all;
+  for (std::size_t index = 0; index < count; ++index) {
+    char *name = nullptr;
+    OrtTypeInfo *made = nullptr;
+    const OrtTensorTypeAndShapeInfo *tensor = nullptr;
+    library_.check(api.SessionGetOutputName(session_.get(), index, allocator, &name));
+    const std::string kept(name);
+    library_.check(api.AllocatorFree(allocator, name));
+    library_.check(api.SessionGetOutputTypeInfo(session_.get(), index, &made));
+    const Owned<OrtTypeInfo> info(made, api.ReleaseTypeInfo);
+    library_.check(api.CastTypeInfoToTensorInfo(made, &tensor));
+    if (tensor == nullptr) continue;  // no tensor, which no run takes
+    Declared declared{};
+    library_.check(api.GetTensorElementType(tensor, &declared.type));
+    library_.check(api.GetDimensionsCount(tensor, &declared.rank));
+    all.emplace_back(kept, declared);
+  }
+  return all;
 }
 
 void Graph::run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const {
@@ -131,6 +175,15 @@ std::vector<Output> Graph::run(const Tensors &inputs, const std::vector<TensorSp
 }
 
 void Graph::run_into(const Tensors &inputs, const Tensors &outputs) const {
+  for (const pd_tensor &output : outputs) {
+    const Declared *declared = find(declared_, output.name);
+    if (declared == nullptr) continue;
+    const bool same_rank = declared->rank == 0 || declared->rank == output.rank;
+    if (!same_rank || declared->type != dtype_info(output.dtype)->onnx) {
+      throw Error(concat("The graph gives ", repr(output.name), " in another dtype or rank than the manifest says. ",
+                         "Export the checkpoint again."));
+    }
+  }
   try {
     Values wanted(library_, memory_.get(), outputs);
     run(inputs, wanted.names, wanted.values);
@@ -150,10 +203,7 @@ Output Graph::output_of(const TensorSpec &spec, std::shared_ptr<OrtValue> value)
   library_.check(api.GetDimensionsCount(made, &rank));
   library_.check(api.GetTensorShapeElementCount(made, &count));
   const DtypeInfo &expected = *dtype_info(spec.dtype);
-  if (type != expected.onnx) {
-    throw BundleError(concat("The graph gives ", repr(spec.name), " in another dtype than the manifest says, ",
-                             expected.name, ". Export the checkpoint again."));
-  }
+  if (type != expected.onnx) throw wrong_dtype(runtime_, spec, onnx_dtype_name(type));
   Output output{spec.name, spec.dtype, std::vector<std::int64_t>(rank), nullptr, count * expected.bytes, value};
   library_.check(api.GetDimensions(made, output.shape.data(), rank));
   library_.check(api.GetTensorMutableData(value.get(), &output.data));

@@ -60,6 +60,7 @@ class Graph : public Executor {
   Graph(const Library &library, const std::string &file, const GraphOptions &options);
 
   const std::string &device() const override { return device_; }
+  const std::string &version() const override { return library_.version(); }
   std::vector<Output> run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const override;
   void run_into(const Tensors &inputs, const Tensors &outputs) const override;
 
@@ -67,10 +68,19 @@ class Graph : public Executor {
   void run(const Tensors &inputs, const std::vector<const char *> &names, std::vector<OrtValue *> &values) const;
   Output output_of(const TensorSpec &spec, std::shared_ptr<OrtValue> value) const;
 
+  // What the graph says of an output before it runs; rank 0 where it says none.
+  struct Declared {
+    ONNXTensorElementDataType type;
+    std::size_t rank;
+  };
+  Named<Declared> declared_outputs() const;
+
   const Library &library_;
+  std::string runtime_;
   std::string device_;
   Owned<OrtMemoryInfo> memory_;
   Owned<OrtSession> session_;
+  Named<Declared> declared_;
 };
 
 }  // namespace pd

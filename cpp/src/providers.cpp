@@ -27,6 +27,8 @@ void use_builtin(const Library &library, OrtSessionOptions *session, const std::
   OrtCUDAProviderOptionsV2 *made = nullptr;
   library.check(api.CreateCUDAProviderOptions(&made));
   const Owned<OrtCUDAProviderOptionsV2> provider(made, api.ReleaseCUDAProviderOptions);
+  const char *keys[] = {"use_tf32"}, *values[] = {"0"};  // fp32 is held to the bounds of float32
+  library.check(api.UpdateCUDAProviderOptions(made, keys, values, 1));
   library.check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, made));
 }
 

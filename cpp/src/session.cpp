@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "dtypes.hpp"
 #include "engine.hpp"
 #include "error.hpp"
 #include "ort.hpp"
+#include "output_check.hpp"
 #include "queries.hpp"
+#include "side_car.hpp"
 #include "text.hpp"
 
 namespace pd {
@@ -85,18 +88,38 @@ void check_output(const pd_tensor &tensor, const std::vector<TensorSpec> &specs,
   checked_bytes(tensor);
 }
 
+// Gives an answer of the decoder the shape that the whole model's output has. Throws ParityError where it has not as many
+// elements.
+void reshape(Output &answer, const TensorSpec &spec, const Sizes &sizes, const std::string &runtime) {
+  if (answer.dtype != spec.dtype) throw wrong_dtype(runtime, spec, dtype_info(answer.dtype)->name);
+  const std::vector<std::int64_t> shape = evaluate_shape(spec.shape, sizes);
+  const auto elements = [](const std::vector<std::int64_t> &of) {  // exact for as many as there can be
+    return std::accumulate(of.begin(), of.end(), 1.0, [](double all, std::int64_t size) {
+      return all * static_cast<double>(size);
+    });
+  };
+  if (elements(shape) != elements(answer.shape)) check_shape(runtime, spec, answer.shape, sizes);
+  answer.shape = shape;
+}
+
 }  // namespace
 
 Session::Session(const std::string &bundle, const Options &options)
     : bundle_(bundle),
       variant_name_(choose_variant(bundle_, options)),
       runtime_(choose_runtime(bundle_.variant(variant_name_), variant_name_, options.runtime)),
-      options_(options) {
-  const auto &files = bundle_.variant(variant_name_).files;
-  const bool whole = find(files, "full") != nullptr;
-  for (const auto &[name, path] : files) {
+      options_(options),
+      self_check_(options.allow_nonconforming) {
+  const bool whole = has("full");
+  for (const auto &[name, path] : bundle_.variant(variant_name_).files) {
     if (name == "full" || !whole) device_ = executor(name).device();
   }
+  const char *way = whole ? "full" : "stages";
+  self_check_.require(subject(way), runner(way));
+}
+
+bool Session::has(const char *stage) const {
+  return find(bundle_.variant(variant_name_).files, stage) != nullptr;
 }
 
 const Stage &Session::stage(const char *name) const {
@@ -114,12 +137,22 @@ const Executor &Session::executor(const std::string &stage) const {
   return *opened;
 }
 
+bool Session::runs_engines() const {
+  return runtime_ == "tensorrt" || runtime_ == "tensorrt-rtx";
+}
+
+// The file of the bundle that a stage is run from.
+const std::string &Session::file_of(const std::string &stage) const {
+  if (!runs_engines()) return *find(bundle_.variant(variant_name_).files, stage);
+  return find(manifest().engines, engine_of(bundle_, runtime_, variant_name_, stage))->file;
+}
+
 std::unique_ptr<Executor> Session::open(const std::string &stage) const {
-  if (runtime_ == "tensorrt" || runtime_ == "tensorrt-rtx") {
+  if (runs_engines()) {
     return open_engine(bundle_, runtime_, variant_name_, stage, options_.library);
   }
   const Library &library = Library::open(options_.library);
-  const std::string file = bundle_.file(*find(bundle_.variant(variant_name_).files, stage));
+  const std::string file = bundle_.file(file_of(stage));
   const int threads = static_cast<int>(options_.threads.value_or(0));
   return std::make_unique<Graph>(library, file, GraphOptions{runtime_, threads, options_.plugin});
 }
@@ -127,13 +160,22 @@ std::unique_ptr<Executor> Session::open(const std::string &stage) const {
 std::vector<Output> Session::run(const char *name, const Tensors &inputs) const {
   const Stage &wanted = stage(name);
   const Sizes sizes = check_inputs(inputs, wanted.inputs, manifest().axes);
-  if (name != nullptr) return run_stage(name, inputs);
-  const bool whole = find(bundle_.variant(variant_name_).files, "full") != nullptr;
-  return whole ? run_stage("full", inputs) : encode_and_decode(inputs, sizes);
+  require_stage(name);
+  if (name == nullptr && !has("full")) return encode_and_decode(inputs, sizes);
+  return run_stage(name == nullptr ? "full" : name, inputs, sizes);
 }
 
 std::vector<Output> Session::run_stage(const std::string &stage, const Tensors &inputs) const {
-  return executor(stage).run(inputs, find(manifest().stages, stage)->outputs);
+  return run_stage(stage, inputs, check_inputs(inputs, find(manifest().stages, stage)->inputs, manifest().axes));
+}
+
+// `sizes` are those of the inputs, which were checked.
+std::vector<Output> Session::run_stage(const std::string &stage, const Tensors &inputs, const Sizes &sizes) const {
+  const std::vector<TensorSpec> &specs = find(manifest().stages, stage)->outputs;
+  std::vector<Output> outputs = executor(stage).run(inputs, specs);
+  for (std::size_t index = 0; index < specs.size(); ++index)
+    check_shape(runtime_, specs[index], outputs[index].shape, sizes);
+  return outputs;
 }
 
 std::vector<Output> Session::encode_and_decode(const Tensors &inputs, const Sizes &sizes) const {
@@ -142,18 +184,17 @@ std::vector<Output> Session::encode_and_decode(const Tensors &inputs, const Size
   for (const TensorSpec &spec : encoder.inputs) {
     if (const pd_tensor *input = inputs.find(spec.name)) encoded.push_back(*input);
   }
-  const std::vector<Output> latents = run("encoder", {encoded.data(), encoded.size()});
+  const std::vector<Output> latents = run_stage("encoder", {encoded.data(), encoded.size()});
   Queries queries = all_queries(decoder, full, inputs, sizes);
   for (const Output &output : latents)
     queries.tensors.push_back(output.tensor());
-  std::vector<Output> answers = run("decoder", {queries.tensors.data(), queries.tensors.size()});
+  std::vector<Output> answers = run_stage("decoder", {queries.tensors.data(), queries.tensors.size()});
   std::vector<Output> outputs;
   for (const TensorSpec &spec : full.outputs) {
     const auto answer =
         std::find_if(answers.begin(), answers.end(), [&](const Output &item) { return item.name == spec.name; });
     if (answer == answers.end()) throw BundleError(concat("The stage 'decoder' has no output ", repr(spec.name), "."));
-    answer->shape = evaluate_shape(spec.shape, sizes);
-    checked_bytes(answer->tensor());
+    reshape(*answer, spec, sizes, runtime_);
     outputs.push_back(std::move(*answer));
   }
   return outputs;
@@ -169,19 +210,57 @@ void Session::run_into(const char *name, const Tensors &inputs, const Tensors &o
     }
   }
   if (outputs.count == 0) return;
-  if (name == nullptr && find(bundle_.variant(variant_name_).files, "full") == nullptr) {
+  require_stage(name);
+  if (name == nullptr && !has("full")) {
     for (const Output &made : encode_and_decode(inputs, sizes)) {
       const pd_tensor *target = outputs.find(made.name);
       if (target != nullptr && made.bytes != 0) std::memcpy(target->data, made.data, made.bytes);
     }
     return;
   }
-  executor(name == nullptr ? "full" : name).run_into(inputs, outputs);
+  const char *stage = name == nullptr ? "full" : name;
+  try {
+    executor(stage).run_into(inputs, outputs);
+  } catch (const Error &) {
+    run_stage(stage, inputs, sizes);  // which says so where the outputs are not such as the manifest says
+    throw;
+  }
 }
 
 std::vector<std::int64_t> Session::output_shape(const char *name, const Tensors &inputs,
                                                 const TensorSpec &output) const {
   return evaluate_shape(output.shape, check_inputs(inputs, stage(name).inputs, manifest().axes));
+}
+
+void Session::check() const {
+  if (has("full")) self_check_.repeat(subject("full"), runner("full"));
+  if (has("encoder")) self_check_.repeat(subject("stages"), runner("stages"));
+}
+
+// Encoder and decoder beside `full` are checked when one of them is first run.
+void Session::require_stage(const char *stage) const {
+  const bool beside = stage != nullptr && std::string_view(stage) != "full" && has("full");
+  if (!beside || stages_required_) return;
+  self_check_.require(subject("stages"), runner("stages"));
+  stages_required_ = true;
+}
+
+Subject Session::subject(const std::string &way) const {
+  std::vector<std::string> files;
+  if (way == "full") {
+    files = {file_of("full")};
+  } else {
+    files = {file_of("encoder"), file_of("decoder")};
+  }
+  const Executor &first = executor(way == "full" ? "full" : "encoder");
+  return {bundle_, variant_name_, way, files, runtime_, first.version(), first.device()};
+}
+
+RunWhole Session::runner(const std::string &way) const {
+  return [this, way](const Tensors &inputs) {
+    const Sizes sizes = check_inputs(inputs, stage(nullptr).inputs, manifest().axes);
+    return way == "full" ? run_stage("full", inputs, sizes) : encode_and_decode(inputs, sizes);
+  };
 }
 
 }  // namespace pd

@@ -2,6 +2,7 @@
 // perceiver_deploy/runtimes/staged.py.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,6 +12,7 @@
 
 #include "bundle.hpp"
 #include "executor.hpp"
+#include "self_check.hpp"
 
 namespace pd {
 
@@ -21,11 +23,13 @@ struct Options {
   std::optional<std::int64_t> threads;
   std::string library;
   std::string plugin;
+  bool allow_nonconforming = false;
 };
 
 class Session {
  public:
-  // Opens what `run` without a stage needs: `full`, or without it `encoder` and `decoder`.
+  // Opens what `run` without a stage needs: `full`, or without it `encoder` and `decoder`. Throws ParityError where that
+  // does not give its own numbers here, unless the options allow it.
   Session(const std::string &bundle, const Options &options);
 
   const Manifest &manifest() const { return bundle_.manifest(); }
@@ -33,10 +37,17 @@ class Session {
   const std::string &runtime() const { return runtime_; }
   const std::string &device() const { return device_; }
 
+  // What is known of the graphs that were opened so far, as Conformance::text. Lives as long as the session.
+  const std::string &conformance() const { return self_check_.text(); }
+
+  // Runs the golden sample in all graphs of the variant, whatever is known. Throws ParityError where they do not conform.
+  void check() const;
+
   // Inputs and outputs of a stage that the variant has, or with NULL those of the whole model. Throws BundleError.
   const Stage &stage(const char *name) const;
 
-  // Throws InputError for inputs that the stage does not take; nothing was run.
+  // Throws InputError for inputs that the stage does not take; nothing was run. Throws ParityError for outputs that are
+  // not such as the manifest says.
   std::vector<Output> run(const char *stage, const Tensors &inputs) const;
 
   // The same into memory of the caller, which has some of the outputs. Throws InputError where it does not fit.
@@ -49,7 +60,14 @@ class Session {
   const Executor &executor(const std::string &stage) const;
   std::unique_ptr<Executor> open(const std::string &stage) const;
   std::vector<Output> run_stage(const std::string &stage, const Tensors &inputs) const;
+  std::vector<Output> run_stage(const std::string &stage, const Tensors &inputs, const Sizes &sizes) const;
   std::vector<Output> encode_and_decode(const Tensors &inputs, const Sizes &sizes) const;
+  bool has(const char *stage) const;
+  bool runs_engines() const;
+  const std::string &file_of(const std::string &stage) const;
+  Subject subject(const std::string &way) const;
+  RunWhole runner(const std::string &way) const;
+  void require_stage(const char *stage) const;
 
   Bundle bundle_;
   std::string variant_name_;
@@ -58,6 +76,8 @@ class Session {
   std::string device_;
   mutable std::mutex mutex_;
   mutable std::map<std::string, std::unique_ptr<Executor>> executors_;
+  mutable SelfCheck self_check_;
+  mutable std::atomic<bool> stages_required_ = false;
 };
 
 }  // namespace pd

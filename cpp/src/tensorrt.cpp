@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sys/utsname.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "error.hpp"
 #include "files.hpp"
 #include "gpu.hpp"
+#include "output_check.hpp"
 #include "side_car.hpp"
 #include "text.hpp"
 
@@ -108,7 +110,8 @@ class Engine : public Executor {
       : side_car_(read_side_car(bundle, name)), gpu_(Driver::open(kRuntime)) {
     const OnGpu here(gpu_);
     const NvInfer nvinfer(library);
-    require_loadable(side_car_, machine_of(gpu_, nvinfer.version), bundle.path(), name);
+    version_ = nvinfer.version;
+    require_loadable(side_car_, machine_of(gpu_, version_), bundle.path(), name);
     if (side_car_.weights_stripped) {
       throw BundleError(concat("Engine ", repr(name), " of ", bundle.path(),
                                " has no weights of its own, which this library does not put in. Build it again "
@@ -138,6 +141,7 @@ class Engine : public Executor {
   }
 
   const std::string &device() const override { return device_; }
+  const std::string &version() const override { return version_; }
 
   std::vector<Output> run(const Tensors &inputs, const std::vector<TensorSpec> &specs) const override {
     const std::lock_guard lock(mutex_);
@@ -147,6 +151,8 @@ class Engine : public Executor {
     std::vector<pd_tensor> targets;
     for (const TensorSpec &spec : specs) {
       const auto shape = shape_of(context, spec.name.c_str());
+      const pd_dtype dtype = dtype_of(engine_->getTensorDataType(spec.name.c_str()));
+      if (dtype != spec.dtype) throw wrong_dtype(kRuntime, spec, dtype == 0 ? "another type" : dtype_info(dtype)->name);
       const std::size_t bytes = bytes_of(spec.name.c_str(), spec.dtype, shape);
       const std::shared_ptr<void> memory(new char[bytes], [](void *data) { delete[] static_cast<char *>(data); });
       outputs.push_back({spec.name, spec.dtype, shape, memory.get(), bytes, memory});
@@ -163,10 +169,11 @@ class Engine : public Executor {
     trt::IExecutionContext &context = prepare(inputs);
     for (const pd_tensor &output : outputs) {
       const auto shape = shape_of(context, output.name);
-      if (bytes_of(output.name, output.dtype, shape) > output.bytes) {
+      const bool same = std::equal(shape.begin(), shape.end(), output.shape, output.shape + output.rank);
+      if (!same || bytes_of(output.name, output.dtype, shape) > output.bytes) {
         throw BundleError(concat("The engine gives ", repr(output.name), " of shape ",
                                  list_text(shape.data(), shape.size()),
-                                 ", which is more than the manifest says. Build it again, with --force."));
+                                 ", which is not what the manifest says. Build it again, with --force."));
       }
     }
     finish(context, outputs);
@@ -249,7 +256,7 @@ class Engine : public Executor {
 
   SideCar side_car_;
   Gpu gpu_;
-  std::string device_;
+  std::string device_, version_;
   CUstream stream_ = nullptr;
   mutable Messages messages_;
   std::unique_ptr<trt::IRuntime> runtime_;

@@ -44,6 +44,15 @@ TEST(Session, gives_the_same_numbers_into_the_callers_memory) {
   EXPECT_NE(memory[0], memory[1]);
 }
 
+TEST(Session, says_whether_it_gives_its_own_numbers_and_finds_it_anew) {
+  pd::Options options = one_thread();
+  options.allow_nonconforming = true;
+  const pd::Session session(testing_bundle::path(), options);
+  EXPECT_EQ(session.conformance(), "conforms");
+  session.check_conformance();
+  EXPECT_EQ(session.conformance(), "conforms");
+}
+
 TEST(Session, refuses_memory_for_outputs_that_does_not_fit) {
   const pd::Session session(testing_bundle::path());
   const auto image = pixels(1, 8, 8);
@@ -104,6 +113,8 @@ TEST(Abi, refuses_null_arguments_and_accepts_them_where_it_frees) {
   EXPECT_STREQ(pd_last_error(), "The argument outputs is NULL; expected an object.");
   EXPECT_STREQ(pd_last_error_family(), "UsageError");
   EXPECT_EQ(pd_session_runtime(nullptr), nullptr);
+  EXPECT_EQ(pd_session_conformance(nullptr), nullptr);
+  EXPECT_EQ(pd_session_check(nullptr), PD_USAGE);
   EXPECT_EQ(pd_session_label(nullptr, 0), nullptr);
   EXPECT_EQ(pd_outputs_count(nullptr), 0u);
   pd_session_close(&session);

@@ -29,6 +29,25 @@ TEST(Session, gives_every_thread_the_numbers_of_one) {
   EXPECT_EQ(different, std::vector<int>(kThreads, 0));
 }
 
+TEST(Session, is_checked_by_several_threads_while_others_run_it) {
+  const pd::Session session(testing_bundle::path(), testing_bundle::one_thread());
+  const auto image = testing_bundle::pixels(1, 8, 8);
+  std::vector<std::string> found(4);
+  std::vector<std::thread> threads;
+  for (std::size_t index = 0; index < found.size(); ++index) {
+    threads.emplace_back([&, index] {
+      for (int repeat = 0; repeat < 5; ++repeat) {
+        if (index % 2 == 0) session.check_conformance();
+        session.run({{"pixel_values", image, {1, 3, 8, 8}}});
+        found[index] = session.conformance();
+      }
+    });
+  }
+  for (std::thread &thread : threads)
+    thread.join();
+  EXPECT_EQ(found, std::vector<std::string>(4, "conforms"));
+}
+
 TEST(Session, can_be_opened_and_closed_by_several_threads_each_with_its_own_last_error) {
   std::vector<std::string> messages(4);
   std::vector<std::thread> threads;

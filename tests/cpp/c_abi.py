@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +55,15 @@ class Axis(ctypes.Structure):
 
 
 class Library:
-    """The shared library. `call` raises what Python's API raises for the same mistake."""
+    """The shared library. `call` raises what Python's API raises for the same mistake.
 
-    def __init__(self, path: Path) -> None:
+    Verdicts on graphs are kept in the folder `cache`.
+    """
+
+    def __init__(self, path: Path, cache: Path) -> None:
         self.functions = ctypes.CDLL(str(path))
-        parts = ("runtime", "device", "variant", "manifest", "label")
+        self.cache = cache
+        parts = ("runtime", "device", "variant", "manifest", "label", "conformance")
         for name in ("version", "last_error", "last_error_family", *(f"session_{part}" for part in parts)):
             getattr(self.functions, f"pd_{name}").restype = ctypes.c_char_p
         self.functions.pd_session_label_count.restype = ctypes.c_size_t
@@ -65,13 +71,29 @@ class Library:
 
     def call(self, name: str, *arguments: object) -> None:
         """Call a function that returns a status."""
-        status = getattr(self.functions, f"pd_{name}")(*arguments)
+        with environment(PERCEIVER_DEPLOY_CACHE=str(self.cache)):
+            status = getattr(self.functions, f"pd_{name}")(*arguments)
         if status == 0:
             return
         family = getattr(errors, self.functions.pd_last_error_family().decode())
         error = family(self.functions.pd_last_error().decode())
         assert error.exit_code == status
         raise error
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Environment variables for a while."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 class Session:
@@ -101,6 +123,10 @@ class Session:
     def text(self, name: str) -> str:
         """`pd_session_runtime` and the like."""
         return getattr(self.api.functions, f"pd_session_{name}")(self.handle).decode()
+
+    def check(self) -> None:
+        """`pd_session_check`."""
+        self.api.call("session_check", self.handle)
 
     def specs(self, side: int, stage: str | None = None) -> list[tuple[str, int, tuple[str, ...]]]:
         """Name, dtype and shape of each input or output."""

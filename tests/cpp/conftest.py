@@ -34,9 +34,9 @@ def onnxruntime_library() -> Path:
 
 
 @pytest.fixture(scope="session")
-def library(onnxruntime_library: Path) -> Library:
+def library(onnxruntime_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Library:
     os.environ["PERCEIVER_DEPLOY_ONNXRUNTIME"] = str(onnxruntime_library)
-    return Library(built("release", "libperceiver_deploy.so"))
+    return Library(built("release", "libperceiver_deploy.so"), tmp_path_factory.mktemp("verdicts"))
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +53,17 @@ def raw_bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture
-def run(onnxruntime_library: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(
+    onnxruntime_library: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program with the environment that finds onnxruntime; `variables` are added to it."""
+    folders = {
+        "PERCEIVER_DEPLOY_ONNXRUNTIME": str(onnxruntime_library),
+        "PERCEIVER_DEPLOY_CACHE": str(tmp_path_factory.mktemp("verdicts")),
+    }
 
     def call(*command: str | Path, standard_input: bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PERCEIVER_DEPLOY_ONNXRUNTIME": str(onnxruntime_library), **variables}
+        environment = {**os.environ, **folders, **variables}
         result = subprocess.run([*map(str, command)], env=environment, input=standard_input, capture_output=True)
         return subprocess.CompletedProcess(
             command, result.returncode, result.stdout.decode(errors="replace"), result.stderr.decode(errors="replace")

@@ -1,14 +1,16 @@
-"""Manifests not to be trusted, through the C++ reader under AddressSanitizer: it refuses them, or reads them."""
+"""Files not to be trusted, through the C++ readers under AddressSanitizer: they refuse them, or read them."""
 
 from __future__ import annotations
 
 import copy
+import io
 import json
 import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cpp.conftest import built
@@ -93,31 +95,63 @@ def changed_structure(generator: random.Random) -> bytes:
 
 def changed_bytes(generator: random.Random) -> bytes:
     """The document's text with some bytes flipped, cut out or repeated."""
-    content = bytearray(changed_structure(generator))
+    return with_other_bytes(changed_structure(generator), generator, (b'"', b"{", b"[" * 50, b"1e999", b"\\ud800"))
+
+
+def with_other_bytes(content: bytes, generator: random.Random, pieces: tuple[bytes, ...]) -> bytes:
+    """Some bytes cut out, repeated, or replaced by others or one of the pieces."""
+    changed = bytearray(content)
     for _ in range(generator.randint(1, 6)):
-        start = generator.randrange(len(content) + 1)
-        end = min(len(content), start + generator.randint(0, 20))
-        content[start:end] = generator.choice(
-            (b"", bytes(content[start:end]) * 3, generator.randbytes(3), b'"', b"{", b"[" * 50, b"1e999", b"\\ud800")
-        )
+        start = generator.randrange(len(changed) + 1)
+        end = min(len(changed), start + generator.randint(0, 20))
+        changed[start:end] = generator.choice((b"", bytes(changed[start:end]) * 3, generator.randbytes(3), *pieces))
+    return bytes(changed)
+
+
+def changed_npz(generator: random.Random) -> bytes:
+    """An .npz file of a few arrays with some bytes flipped, cut out, repeated or, as most often, put in their place."""
+    arrays: dict[str, Any] = {
+        "name": np.array("opt"),
+        "inputs.x": np.arange(generator.randrange(20), dtype=generator.choice(["<f4", "<i8", "|u1", "<i2", "<f2"])),
+        "full.y": np.asarray(np.zeros((2, 3)), order=generator.choice(["C", "F"])),
+        "full_bound.y": np.float64(1),
+    }
+    file = io.BytesIO()
+    (np.savez_compressed if generator.random() < 0.05 else np.savez)(file, **arrays)
+    content = bytearray(file.getvalue())
+    pieces = (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"\xff" * 4, b"(9, )", b"True ", b"}")
+    if generator.random() < 0.2:
+        return with_other_bytes(bytes(content), generator, pieces)
+    for _ in range(generator.randint(1, 4)):  # nothing moves, so that what follows is still read
+        piece = generator.choice((*pieces, generator.randbytes(1), bytes(4)))
+        start = generator.randrange(len(content) - len(piece))
+        content[start : start + len(piece)] = piece
     return bytes(content)
 
 
-def documents(generator: random.Random, count: int) -> bytes:
+KINDS: dict[str, tuple[Callable[[random.Random], bytes], ...]] = {
+    "manifest": (changed_structure, changed_bytes),
+    "npz": (changed_npz,),
+}
+
+
+def documents(kind: str, generator: random.Random, count: int) -> bytes:
     """Documents as the program takes them: each after its length in eight bytes."""
-    made = [generator.choice((changed_structure, changed_bytes))(generator) for _ in range(count)]
+    made = [generator.choice(KINDS[kind])(generator) for _ in range(count)]
     return b"".join(len(document).to_bytes(8, "little") + document for document in made)
 
 
-def test_mutated_manifests_are_read_or_refused_without_a_finding(run: Callable[..., Any]) -> None:
-    result = run(built("asan", "tests/fuzz_manifest"), standard_input=documents(random.Random(0), 2000))
+@pytest.mark.parametrize("kind", KINDS)
+def test_mutated_files_are_read_or_refused_without_a_finding(kind: str, run: Callable[..., Any]) -> None:
+    result = run(built("asan", f"tests/fuzz_{kind}"), standard_input=documents(kind, random.Random(0), 2000))
     assert (result.returncode, result.stdout) == (0, "2000\n"), result.stderr[-4000:]
 
 
 @pytest.mark.full
-def test_five_minutes_of_mutated_manifests_have_no_finding(run: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_five_minutes_of_mutated_files_have_no_finding(kind: str, run: Callable[..., Any]) -> None:
     end, seed = time.monotonic() + SECONDS, time.time_ns()
     while time.monotonic() < end:
         seed += 1
-        result = run(built("asan", "tests/fuzz_manifest"), standard_input=documents(random.Random(seed), 5000))
+        result = run(built("asan", f"tests/fuzz_{kind}"), standard_input=documents(kind, random.Random(seed), 5000))
         assert (result.returncode, result.stdout) == (0, "5000\n"), f"seed {seed}: {result.stderr[-4000:]}"

@@ -30,6 +30,7 @@ enum {
   PD_OK = 0,
   PD_ERROR = 1,  /* a bundle or an input that cannot be used, or a failed run */
   PD_USAGE = 2,  /* an argument or an option that cannot be used */
+  PD_PARITY = 3, /* numbers, or shapes of outputs, that are not what the bundle says */
   PD_MISSING = 5 /* onnxruntime, a provider or its hardware is not here */
 };
 
@@ -97,12 +98,16 @@ PD_API const char *pd_last_error_family(void);
  *   library    file of the onnxruntime library; by default what the environment variable PERCEIVER_DEPLOY_ONNXRUNTIME
  *              names, else the system's libonnxruntime.so.1. For engines TensorRT's: PERCEIVER_DEPLOY_TENSORRT
  *   plugin     file of the plugin that "onnxruntime-tensorrt-rtx" needs
+ *   allow_nonconforming  "1" to open what does not give its own numbers here (see pd_session_conformance); "0" by default
  */
 PD_API pd_status pd_options_new(pd_options **options);
 PD_API pd_status pd_options_set(pd_options *options, const char *name, const char *value);
 PD_API void pd_options_free(pd_options **options);
 
-/* Opens a bundle, checks its manifest and the digests of the files that it runs. `options` may be NULL. */
+/* Opens a bundle, checks its manifest and the digests of the files that it runs. `options` may be NULL. What is opened
+ * for the first time on this kind of processor, in this version of the runtime, is run once with a golden sample of the
+ * bundle: PD_PARITY if it is farther than rounding explains from what its graph gives exactly. The verdict is kept in the
+ * user's cache: $PERCEIVER_DEPLOY_CACHE, else perceiver-deploy in $XDG_CACHE_HOME or ~/.cache. */
 PD_API pd_status pd_session_open(const char *bundle, const pd_options *options, pd_session **session);
 PD_API void pd_session_close(pd_session **session);
 
@@ -111,6 +116,15 @@ PD_API const char *pd_session_runtime(const pd_session *session);
 PD_API const char *pd_session_device(const pd_session *session);
 PD_API const char *pd_session_variant(const pd_session *session);
 PD_API const char *pd_session_manifest(const pd_session *session);
+
+/* Whether the graphs that were opened so far give their own numbers here: "conforms", "unknown: REASON" (the bundle says
+ * nothing to compare with, as those of older versions), or, where that is allowed, "does not conform: REASON". Lives as
+ * long as the session; NULL for a NULL session. */
+PD_API const char *pd_session_conformance(const pd_session *session);
+
+/* Runs the golden sample in all graphs of the variant, whatever the cache says, and keeps the verdict. PD_PARITY where
+ * they do not conform, also where that is allowed; PD_OK where it cannot be known. */
+PD_API pd_status pd_session_check(const pd_session *session);
 
 /* Below, `stage` is NULL for the whole model, or "full", "encoder" or "decoder". A bundle need not have all. */
 PD_API int pd_session_has_stage(const pd_session *session, const char *stage);
@@ -125,7 +139,9 @@ PD_API pd_status pd_session_axis(const pd_session *session, const char *name, pd
 PD_API size_t pd_session_label_count(const pd_session *session);
 PD_API const char *pd_session_label(const pd_session *session, size_t index);
 
-/* Runs the model. Names, dtypes, sizes and values of the inputs are checked first; nothing is copied. */
+/* Runs the model. Names, dtypes, sizes and values of the inputs are checked first; nothing is copied. PD_PARITY where an
+ * output has another dtype or shape than the bundle says. A bundle that has encoder and decoder beside the whole model
+ * has them compared with their golden sample when one of them is first run. */
 PD_API pd_status pd_session_run(const pd_session *session, const char *stage, const pd_tensor *inputs,
                                 size_t input_count, pd_outputs **outputs);
 

@@ -174,6 +174,7 @@ struct Options {
   std::optional<int> threads = {};
   std::optional<std::string> library = {};
   std::optional<std::string> plugin = {};
+  bool allow_nonconforming = false;
 };
 
 // What the model says of an input or output; sizes of its shape are numbers, axes or expressions, as text.
@@ -200,6 +201,7 @@ class Session {
     set("runtime", options.runtime);
     set("library", options.library);
     set("plugin", options.plugin);
+    if (options.allow_nonconforming) set("allow_nonconforming", "1");
     if (options.threads) set("threads", std::to_string(*options.threads));
     check(pd_session_open(bundle.c_str(), given.handle, &handle_));
     runtime_ = pd_session_runtime(handle_);
@@ -265,6 +267,11 @@ class Session {
   std::string device() const { return pd_session_device(handle()); }
   std::string variant() const { return pd_session_variant(handle()); }
   std::string manifest() const { return pd_session_manifest(handle()); }
+
+  // "conforms", "unknown: REASON" or "does not conform: REASON"; see pd_session_conformance.
+  std::string conformance() const { return pd_session_conformance(handle()); }
+  // Runs the golden sample anew. Throws where the graphs do not give their own numbers here.
+  void check_conformance() const { check(pd_session_check(handle())); }
 
  private:
   pd_session *handle() const {
