@@ -9,7 +9,7 @@ TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-gpu test-cpp cpp data check schema reference site tables clean
+.PHONY: demo test test-full test-processors test-pythons test-gpu test-cpp cpp data check schema reference site tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
@@ -25,6 +25,19 @@ test-cpp: data cpp
 
 test-full: data cpp
 	$(BIN)/pytest
+
+# Golden samples of every shipped bundle on processors without INT8 dot products: AVX2 alone and SSE4.2 alone, by masked
+# CPUID or in QEMU. `make test` has the short form of it. The last command replays one bundle on aarch64 in QEMU.
+test-processors: data
+	$(BIN)/pytest -n 2 -rs tests/processors
+	$(BIN)/perceiver-deploy export digits -o build/digits.bundle --force
+	$(BIN)/perceiver-deploy convert build/digits.bundle --precision int8 --calibration digits --force
+	$(BIN)/perceiver-deploy convert build/digits.bundle --precision int8-weights --force
+	PYTHON=$(BIN)/python sh tests/environments/aarch64.sh build/aarch64 build/digits.bundle > /dev/null
+
+# The wheel on the Pythons of Debian 13 and of its next release, and with the lowest versions that pyproject.toml allows.
+test-pythons: data
+	$(BIN)/pytest -rs -s tests/environments
 
 # On a machine with an NVIDIA GPU: every shipped task in every runtime that is complete there, then the measurements, also
 # where a test failed. In an environment of its own, because onnxruntime-gpu and onnxruntime share one import folder.

@@ -16,6 +16,7 @@ from tables import from_results
 from tables.calibration import calibration_methods, equalisation
 from tables.deployment import embed, engines
 from tables.full_size import cpu_peers, export_peers, full_size_parity, graph_flops
+from tables.processors import conformance, saturation, speed, weights_only
 from tables.shipped import accuracy, digits, modalities, trained
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +33,14 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "graph_flops": from_results("graph_flops.json", graph_flops),
         "export_peers": from_results("export_peers.json", export_peers),
         "full_size_parity": from_results("full_size_parity.json", full_size_parity),
+        "conformance": from_results("conformance.json", conformance),
+        "processors": from_results("processors.json", speed),
     },
     "docs/precision.md": {
         "calibration_methods": from_results("calibration_methods.json", calibration_methods),
         "equalisation": from_results("equalisation.json", equalisation),
+        "saturation": from_results("saturation.json", saturation),
+        "weights_only": from_results("processors.json", weights_only),
     },
     "docs/embedding.md": {"embed": from_results("embed.json", embed)},
     "docs/tensorrt.md": {"engines": from_results("engines.json", engines)},

@@ -11,7 +11,13 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def relative_l2(found: NDArray[Any], wanted: NDArray[Any]) -> float:
-    """Norm of the difference over that of `wanted`, in float64; the former alone where the latter is 0."""
+    """Norm of the difference over that of `wanted`, in float64; the former alone where the latter is 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if found.shape != wanted.shape:
+        raise ValueError(f"shape {found.shape} cannot be compared with {wanted.shape}")
     error = float(np.linalg.norm(found.astype(np.float64) - wanted.astype(np.float64)))
     norm = float(np.linalg.norm(wanted.astype(np.float64)))
     return error / norm if norm else error

@@ -40,8 +40,9 @@ def is_x86() -> bool:
 
 def has_int8_products() -> bool | None:
     """Whether the processor multiplies INT8 into 32 bits; None where nothing says what it can do."""
-    features = processor_features()
-    return bool(features & _INT8_INSTRUCTIONS) if features else None
+    if processor_features() & _INT8_INSTRUCTIONS:
+        return True
+    return False if _cpuinfo() and processor_features() else None  # NumPy alone does not know AVX-VNNI
 
 
 @cache
@@ -55,7 +56,8 @@ def processor_features() -> frozenset[str]:
     for line in _cpuinfo():
         if line.lower().startswith(("flags", "features")):
             known |= set(line.lower().split()[2:])
-    hidden = [name for name in ("avx2", "avx512f") if asked and name in known and name not in asked]
+    told = "NPY_DISABLE_CPU_FEATURES" in os.environ  # then it is NumPy alone that does without
+    hidden = [name for name in ("avx2", "avx512f") if asked and not told and name in known and name not in asked]
     return frozenset(asked if hidden else asked | known)
 
 

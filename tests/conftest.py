@@ -16,6 +16,7 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy.export import engine, engine_cache
+from perceiver_deploy.machine import has_int8_products, processor_kind
 from perceiver_deploy.runtimes import compiled_models, conformance, loaded_engine, onnxruntime_gpu
 from tests.factories import directory_content
 from tests.task_factories import MODELS, named_model
@@ -25,6 +26,29 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
 gc.freeze()  # what was imported is not searched for garbage again and again, which is a tenth of a small export
 gc.set_threshold(50_000, 20, 20)
+
+
+_NO_PRODUCTS = "needs a processor with INT8 dot products"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip by name what only a processor with INT8 dot products can show."""
+    if has_int8_products() is False:
+        for item in items:
+            if item.get_closest_marker("int8_products"):
+                item.add_marker(pytest.mark.skip(reason=_NO_PRODUCTS))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say on which processor the tests ran, and how many of them need another."""
+    skipped = [
+        report.nodeid
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and _NO_PRODUCTS in report.longrepr[2]
+    ]
+    terminalreporter.write_line(f"{processor_kind()}: {len(skipped)} tests skipped because it has no INT8 dot products")
+    for name in skipped:
+        terminalreporter.write_line(f"  {name}")
 
 
 @pytest.fixture(scope="session", autouse=True)

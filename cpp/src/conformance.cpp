@@ -156,8 +156,14 @@ Expected expected_of(const Subject &subject, Golden &golden, const std::vector<O
 
 Verdict judge(const Subject &subject, Golden &golden, const RunWhole &run) {
   const std::vector<pd_tensor> inputs = golden.inputs();
-  const std::vector<Output> outputs = run({inputs.data(), inputs.size()});
-  Verdict worst{true, fs::path(golden.sample_path).stem().string(), "", 0, 0};
+  const std::string sample = fs::path(golden.sample_path).stem().string();
+  std::vector<Output> outputs;
+  try {
+    outputs = run({inputs.data(), inputs.size()});
+  } catch (const ParityError &error) {  // another rank, size or dtype than the manifest says
+    return {false, sample, "", kInfinity, 0, error.what()};
+  }
+  Verdict worst{true, sample, "", 0, 0, ""};
   double farthest = -1;
   for (const Output &output : outputs) {
     const Expected expected = expected_of(subject, golden, outputs, output.name);
@@ -166,7 +172,7 @@ Verdict judge(const Subject &subject, Golden &golden, const RunWhole &run) {
     const double share = distance > 0 ? distance / expected.bound : 0;
     if (share <= farthest) continue;
     farthest = share;
-    worst = {distance <= expected.bound, worst.sample, output.name, distance, expected.bound};
+    worst = {distance <= expected.bound, sample, output.name, distance, expected.bound, ""};
   }
   return worst;
 }
@@ -185,6 +191,7 @@ std::string key_of(const Subject &subject, const std::string &sample, const std:
   for (const std::string &text : {subject.variant, subject.way, subject.runtime, subject.version, subject.device})
     add(text);
   add(processor_kind());
+  add(PD_RELEASE);
   return hash.finish();
 }
 
@@ -199,6 +206,7 @@ std::string short_text(double value) {
 }  // namespace
 
 std::string Verdict::text() const {
+  if (!problem.empty()) return concat("the golden sample ", repr(sample), ": ", problem);
   const std::string off = std::isfinite(distance) ? concat("off by ", short_text(distance), " (relative L2)") : "not finite";
   return concat("output ", repr(output), " of the golden sample ", repr(sample), " is ", off,
                 ", where rounding allows at most ", short_text(bound));
@@ -210,11 +218,13 @@ std::string Conformance::text() const {
 }
 
 ParityError Subject::refusal(const Verdict &verdict) const {
+  std::string seen = verdict.text();
+  if (seen.back() == '.') seen.pop_back();
   return ParityError(concat("Variant ", repr(variant), " in ", runtime, " ", version,
                             " does not give the numbers of its own graph on this processor (", processor_kind(),
-                            "): ", verdict.text(),
-                            ". Use another runtime, or a variant that conforms here, such as fp32. To run it all the "
-                            "same, give allow_nonconforming."));
+                            "): ", seen,
+                            ". Use another runtime, or a variant that conforms here, such as fp32. "
+                            "allow_nonconforming opens it all the same."));
 }
 
 Conformance find_conformance(const Subject &subject, const RunWhole &run, bool anew) {
@@ -237,8 +247,9 @@ Conformance find_conformance(const Subject &subject, const RunWhole &run, bool a
     if (path->empty()) continue;
     auto read = read_npz(bundle.file(*path));
     if (!read) {
-      return {std::nullopt, concat(*path, " is compressed, as older versions of perceiver-deploy wrote it. Export the "
-                                          "checkpoint again")};
+      return {std::nullopt, concat(*path, " is compressed, as older versions of perceiver-deploy wrote it. Write it "
+                                          "anew with: perceiver-deploy validate ",
+                                   bundle.path(), " --add-exact")};
     }
     *arrays = std::move(*read);
   }

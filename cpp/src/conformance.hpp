@@ -19,6 +19,7 @@ struct Verdict {
   bool conforms;
   std::string sample, output;
   double distance, bound;
+  std::string problem;  // why there is nothing to compare; empty where there is
 
   // "output 'logits' of the golden sample 'opt' is off by 2.1e-01 (relative L2), where rounding allows at most 1.0e-05"
   std::string text() const;

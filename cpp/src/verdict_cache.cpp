@@ -54,7 +54,7 @@ std::optional<Verdict> kept_verdict(const std::string &key) {
     const Json &distance = json.at("distance");
     const Verdict verdict{json.at("conforms").get<bool>(), json.at("sample").get<std::string>(),
                           json.at("output").get<std::string>(), distance.is_null() ? kNotFinite : distance.get<double>(),
-                          json.at("bound").get<double>()};
+                          json.at("bound").get<double>(), json.value("problem", "")};
     if (verdict.conforms == (verdict.distance <= verdict.bound)) return verdict;
   } catch (const FileError &) {
   } catch (const Json::exception &) {
@@ -69,7 +69,8 @@ void keep_verdict(const std::string &key, const Verdict &verdict) {
                      {"sample", verdict.sample},
                      {"output", verdict.output},
                      {"distance", verdict.distance},
-                     {"bound", verdict.bound}};
+                     {"bound", verdict.bound},
+                     {"problem", verdict.problem}};
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
   std::string temporary = (path.parent_path() / ".XXXXXX").string();

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 @click.option(
     "--for",
     "target",
-    type=click.Choice(["cpu", "tensorrt"]),
-    help="What the variant is for, which its name says; default: every runtime that fp32 is for. cpu: unsigned "
-    "activations, which TensorRT does not read.",
+    type=click.Choice(["cpu", "vnni", "tensorrt"]),
+    help="What the variant is for, which its name says; default: every runtime that fp32 is for, on any processor. "
+    "cpu: unsigned activations, which TensorRT does not read. vnni, tensorrt: weights of all levels, whose sums "
+    "saturate on x86 processors without INT8 dot products.",
 )
 @click.option(
     "--method",

@@ -30,6 +30,6 @@ def int8_problem() -> str | None:
         return None
     return (
         "This processor has no INT8 dot product (AVX-VNNI, AVX512-VNNI, AMX, or Arm's dot product). INT8 is right "
-        "here, but gains less: onnxruntime is still faster than in fp32, most of all with int8-cpu; OpenVINO computes "
-        "it in float32 here, and is not."
+        "here, but gains less: onnxruntime may still be faster than in fp32, most of all with int8-cpu; OpenVINO "
+        "computes it in float32 here, and is not."
     )

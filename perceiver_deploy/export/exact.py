@@ -11,12 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError, requires
 from perceiver_deploy.export.graph_files import external_above, write_graph
 from perceiver_deploy.runtimes.bounds import NUDGE
 
+with requires("export", "Computing what a graph gives exactly"):
+    import onnx_ir as ir
 with requires("cpu", "Computing what a graph gives exactly"):
     import onnxruntime
 

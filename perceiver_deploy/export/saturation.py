@@ -42,7 +42,12 @@ def full_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Args:
         weight: [inputs, channels].
+
+    Raises:
+        ExportError: it holds values that are not finite.
     """
+    if not np.isfinite(weight).all():
+        raise ExportError("A weight holds values that are not finite, so it has no scale. Check the checkpoint.")
     scales = (np.abs(weight).max(0, initial=0.0) / LEVELS).astype(np.float32)
     return np.where(scales > 0, scales, np.float32(1))
 
@@ -54,10 +59,8 @@ def safe_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
         weight: [inputs, channels].
 
     Raises:
-        ExportError: it holds values that are not finite.
+        ExportError: as `full_scales`.
     """
-    if not np.isfinite(weight).all():
-        raise ExportError("A weight holds values that are not finite, so it has no scale. Check the checkpoint.")
     needed = _neighbours(weight).max(0, initial=0.0) / MOST_NEIGHBOURS
     scales = np.maximum(full_scales(weight), needed.astype(np.float32))
     beyond = np.arange(len(scales))
@@ -88,8 +91,8 @@ class SaturationReport:
 
     Attributes:
         weights: products with a stored weight that breaks the rule, and how many of its channels do.
-        activations: products of two activations. onnxruntime computes them exactly; OpenVINO's own INT8 does not on
-            such processors, so that sessions of this package turn it off there.
+        activations: products of two activations, which no rule protects. Sessions of this package see to it that
+            runtimes compute them exactly (`runtimes.onnxruntime`, `runtimes.openvino`).
     """
 
     weights: dict[str, str]
@@ -103,10 +106,18 @@ class SaturationReport:
     def line(self) -> str:
         """For people."""
         if self.safe:
-            return "no sum with a weight can saturate, on any processor"
+            return f"no sum with a weight can saturate, on any processor{self._of_activations()}"
         return (
             f"sums of {len(self.weights)} weight GEMMs can saturate on x86 processors without INT8 dot products "
-            f"(the first is {next(iter(self.weights))})"
+            f"(the first is {next(iter(self.weights))}){self._of_activations()}"
+        )
+
+    def _of_activations(self) -> str:
+        if not self.activations:
+            return ""
+        return (
+            f"; {len(self.activations)} products of two activations are exact in sessions of this package, not in "
+            "OpenVINO's own INT8 on processors without INT8 dot products"
         )
 
 
@@ -114,12 +125,16 @@ def find_saturation(model: ir.Model) -> SaturationReport:
     """Hold every quantised product of a Q/DQ graph to the rule."""
     weights, activations = dict[str, str](), []
     for node in gemms(model):
-        if any(dequantizer_of(value) is None for value in node.inputs[:2]):
+        pairs = [dequantizer_of(value) for value in node.inputs[:2]]
+        if None in pairs:
             continue
         stored = stored_weight(node)
-        if stored is None:
-            activations.append(str(node.name))
-        elif count := int(saturating_channels(stored.levels).sum()):
+        if stored is None and (pair := pairs[1]) is not None and (value := pair.inputs[0]) is not None:
+            if value.is_initializer():
+                weights[str(node.name)] = "a weight of another layout, which the rule was not applied to"
+            else:
+                activations.append(str(node.name))
+        elif stored is not None and (count := int(saturating_channels(stored.levels).sum())):
             weights[str(node.name)] = f"{count} of {stored.levels.shape[1]} channels"
     return SaturationReport(weights, tuple(activations))
 

@@ -18,6 +18,7 @@ _LEAST_ELEMENTS = 1024
 _EXACT_MODULE = "resize"
 """Weights that resize raw pixels are exact whole numbers and shares of them; see `quantization_rules`."""
 _KEPT, _SMALL, _RESIZES = "kept in float32 on request", "a small weight", "resizes raw pixels"
+_SHARED = "a weight that other operators read too"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def quantize_weights(model: ir.Model, keep: Collection[str] = ()) -> WeightsRepo
     taken = 0
     for weight, readers in weights.items():
         assert weight.const_value is not None
-        if reason := _reason(weight.const_value, readers, keep):
+        if reason := _reason(weight, readers, keep):
             left |= {str(node.name): reason for node in readers}
             continue
         taken += weight.const_value.nbytes
@@ -84,13 +85,16 @@ def _weight(node: ir.Node) -> ir.Value | None:
     return value if stored is not None and stored.dtype == ir.DataType.FLOAT and len(stored.shape) == 2 else None
 
 
-def _reason(weight: ir.TensorProtocol, readers: list[ir.Node], keep: Collection[str]) -> str | None:
+def _reason(weight: ir.Value, readers: list[ir.Node], keep: Collection[str]) -> str | None:
     """Why a weight stays float32; None where it does not."""
     if any(node.name in keep for node in readers):
         return _KEPT
     if any(module_of(node).partition(".")[0] == _EXACT_MODULE for node in readers):
         return _RESIZES
-    return _SMALL if weight.size < _LEAST_ELEMENTS else None
+    if weight.is_graph_output() or any(use.node not in readers or use.idx != 1 for use in weight.uses()):
+        return _SHARED
+    assert weight.const_value is not None
+    return _SMALL if weight.const_value.size < _LEAST_ELEMENTS else None
 
 
 def _dequantize(graph: ir.Graph, weight: ir.Value, readers: list[ir.Node]) -> None:
@@ -112,8 +116,7 @@ def _dequantize(graph: ir.Graph, weight: ir.Value, readers: list[ir.Node]) -> No
         graph.insert_before(ours[0], node)
         for reader in ours:
             reader.replace_input_with(1, node.outputs[0])
-    if not weight.uses() and not weight.is_graph_output():
-        del graph.initializers[str(weight.name)]
+    del graph.initializers[str(weight.name)]
 
 
 def _transposes(node: ir.Node) -> bool:

@@ -86,8 +86,9 @@ def convert_bundle(
         calibration: a data set's name, or a .npz file with one array an input, whose batch is the samples; other
             precisions than int8 take the bundle's golden samples where none is given. bf16 has the range of fp32 and
             weights need no range: they are only compared.
-        target: what the variant is for: every runtime that fp32 is for (None), "tensorrt", or "cpu": uint8 activations
-            with a zero point, which TensorRT does not read.
+        target: what the variant is for: every runtime that fp32 is for and any processor (None); "cpu": uint8
+            activations with a zero point, which TensorRT does not read; "vnni": processors with INT8 dot products
+            alone, where weights may use all levels; or "tensorrt", the same for TensorRT's runtimes.
         method: how thresholds follow from the ranges (see `export.thresholds.choose_threshold`).
         samples: how many samples to use at most.
         ranges: files of an earlier conversion to take the ranges from; by default those of the bundle that fit.

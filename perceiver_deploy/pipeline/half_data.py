@@ -69,5 +69,5 @@ class HalfReport:
 
     def lines(self) -> list[str]:
         """For people: what is in half precision, and how many nodes are not."""
-        share = f"{self.flops_share:.1%} of the operations in half precision"
+        share = f"{self.flops_share:.1%} of the operations in half precision, none in INT8: no sum can saturate"
         return [share, f"nodes in float32: {summarize_reasons(self.kept)}"]

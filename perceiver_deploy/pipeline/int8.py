@@ -31,12 +31,15 @@ from perceiver_deploy.progress import log
 
 METHOD: Method = "minmax"
 CALIBRATION_SAMPLES = 256
-Target = Literal["cpu", "tensorrt"]
+Target = Literal["cpu", "vnni", "tensorrt"]
 RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
     "cpu": ON_CPU,
+    "vnni": ON_CPU,
     "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
 }
 """The runtimes that a variant for a target is for."""
+ALL_LEVELS: tuple[Target, ...] = ("vnni", "tensorrt")
+"""Targets whose weights may use all levels, because their sums do not saturate."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def prepare_int8(
         log.warning("%s", problem)
     calibrator = Calibrator(bundle, data, options.method, [*map(Path, options.ranges)])
     unsigned = options.target == "cpu"
-    weight_scales = full_scales if options.target == "tensorrt" else safe_scales
+    weight_scales = full_scales if options.target in ALL_LEVELS else safe_scales
     stages = {}
     for stage, source in sources.items():
         if options.equalised:
@@ -121,7 +124,8 @@ def prepare_int8(
     recipe = {
         "quantizer": f"onnxruntime {version('onnxruntime')} Q/DQ on what GEMMs read, per-channel weights",
         "activations": "uint8, of attentions int8, symmetric" if unsigned else "int8, symmetric",
-        "weights": "all levels" if options.target == "tensorrt" else "no two neighbours of one sign beyond 128",
+        "weights": "all levels" if options.target in ALL_LEVELS else "no two neighbours of one sign beyond 128",
+        "processors": "with INT8 dot products" if options.target == "vnni" else "any",
         "calibration": {"method": options.method, "samples": len(data.samples), "sha256": data.sha256},
         "equalised": options.equalised,
     }

@@ -12,6 +12,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.export.description import describe_graph
 from perceiver_deploy.export.graph_files import external_above, write_graph
 from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.pair_placement import dequantizer_of
 from perceiver_deploy.export.quantization_rules import gemms
 from perceiver_deploy.export.weights_only import quantize_weights
 from perceiver_deploy.manifest import Axis, RuntimeName, StageName
@@ -29,8 +30,11 @@ class WeightsStage:
 
     @property
     def products(self) -> Mapping[str, str]:
-        """The module of each product."""
-        return {str(node.name): module_of(node) for node in gemms(ir.load(self.source))}
+        """The module of each product whose weight is stored in INT8."""
+        model = ir.load(self.source)
+        quantize_weights(model)
+        stored = (node for node in gemms(model) if dequantizer_of(node.inputs[1]) is not None)
+        return {str(node.name): module_of(node) for node in stored}
 
     def convert(self, target: Path, keep: Collection[str] = ()) -> ConvertedStage:
         """Write the graph; see `StageConverter`."""

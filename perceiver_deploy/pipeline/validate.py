@@ -139,7 +139,8 @@ def validate_bundle(
                 smallest = judged
         if smallest is not None:
             stage = opened.manifest.stages["full"]
-            smallest = reduce_sample(smallest, stage, lambda reduced: not _passed(judge(candidates, reduced)))
+            failing = [one for one in candidates if not _passed(judge([one], smallest))]
+            smallest = reduce_sample(smallest, stage, lambda reduced: not _passed(judge(failing, reduced)))
             bisected = {v.variant: v.runtime for v in reversed(judge(candidates, smallest)) if not v.passed}
         if bisect:
             bisected = {one.variant: one.session.runtime for one in reversed(candidates)} | bisected

@@ -19,7 +19,7 @@ import numpy as np
 import openvino
 
 from perceiver_deploy.cache import cache_directory, make_room, write_whole
-from perceiver_deploy.machine import processor_kind
+from perceiver_deploy.machine import processor_features, processor_kind
 from perceiver_deploy.progress import log
 
 MOST_BYTES = 4 << 30
@@ -53,7 +53,7 @@ def compile_or_reuse(
         RuntimeError: OpenVINO does not take the model.
     """
     folder = cache_directory() / "openvino"
-    parts = [digest, openvino.__version__, processor_kind(), dict(options), shapes]
+    parts = [digest, openvino.__version__, processor_kind(), sorted(processor_features()), dict(options), shapes]
     key = _digest(json.dumps(parts).encode())[:32]
     for path in folder.glob(f"{key}-*.blob"):
         if (model := _reuse(path, key, options)) is not None:

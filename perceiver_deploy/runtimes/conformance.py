@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ import perceiver_deploy
 from perceiver_deploy.arrays import Arrays, relative_l2
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import cache_directory, write_whole
-from perceiver_deploy.errors import BundleError, ParityError
-from perceiver_deploy.machine import installed_version, processor_kind
+from perceiver_deploy.errors import BundleError, InputError, ParityError, UsageError
+from perceiver_deploy.machine import installed_version, processor_features, processor_kind
 from perceiver_deploy.manifest import Precision
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.bounds import BOUNDS, rounding_bound
@@ -39,6 +40,7 @@ Way = Literal["full", "stages"]
 USUAL_SAMPLE = "samples/opt.npz"
 """The golden sample that `load` runs, where a bundle has it; the first one otherwise."""
 _HINTED: dict[Hint, Precision] = {"bf16": "bf16", "f16": "fp16"}
+_IN_TF32 = ("onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx")
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 
 
@@ -54,7 +56,7 @@ class Expected:
 class Conformance(Strict):
     """The verdict on a variant in a runtime: the output that is farthest from exact, in terms of its bound.
 
-    `distance` is None where an output is not finite.
+    `distance` is None where an output is not finite. `problem` says why there is nothing to compare.
     """
 
     conforms: bool
@@ -62,9 +64,12 @@ class Conformance(Strict):
     output: str
     distance: float | None
     bound: float
+    problem: str | None = None
 
     def text(self) -> str:
         """`output 'logits' of the golden sample 'opt' is off by 1.1e+00 (relative L2), where ...`."""
+        if self.problem is not None:
+            return f"the golden sample {self.sample!r}: {self.problem}"
         off = "not finite" if self.distance is None else f"off by {self.distance:.1e} (relative L2)"
         return (
             f"output {self.output!r} of the golden sample {self.sample!r} is {off}, where rounding allows at most "
@@ -90,6 +95,8 @@ def expected_outputs(bundle: Bundle, variant: str, way: Way, sample: str) -> Exp
     groups = read_groups(bundle.file(file))
     outputs = groups.get(way, {})
     bounds = {name: float(bound) for name, bound in groups.get(f"{way}_bound", {}).items()}
+    if not outputs and groups:
+        return None  # encoder and decoder that cannot be run as one
     if outputs.keys() != golden.float64.keys() or bounds.keys() != outputs.keys():
         raise BundleError(
             f"{bundle.path / file} does not hold what {variant} gives by {way}; expected outputs and bounds of "
@@ -98,17 +105,21 @@ def expected_outputs(bundle: Bundle, variant: str, way: Way, sample: str) -> Exp
     return Expected(golden, outputs, bounds)
 
 
-def measure(expected: Expected, run: Callable[[Arrays], Arrays], hint: Hint = "f32") -> Conformance:
-    """Run a golden sample and compare. `hint` allows what computing in its precision costs, on top of rounding."""
-    outputs = run(expected.sample.inputs)
+def measure(expected: Expected, run: Callable[[Arrays], Arrays], allowance: float = 0.0) -> Conformance:
+    """Run a golden sample and compare. `allowance` is what computing in a lower precision costs, on top of rounding."""
+    sample = expected.sample.name
+    try:
+        outputs = run(expected.sample.inputs)
+    except ParityError as error:  # another rank, size or dtype than the manifest says
+        return Conformance(conforms=False, sample=sample, output="", distance=None, bound=0.0, problem=str(error))
     found = []
     for name, wanted in expected.outputs.items():
         distance = relative_l2(outputs[name], wanted) if outputs[name].shape == wanted.shape else math.inf
-        bound = expected.bounds[name] + (BOUNDS[_HINTED[hint]] if hint in _HINTED else 0.0)
+        bound = expected.bounds[name] + allowance
         found.append(
             Conformance(
                 conforms=bool(distance <= bound),  # a NaN does not
-                sample=expected.sample.name,
+                sample=sample,
                 output=name,
                 distance=distance if math.isfinite(distance) else None,
                 bound=bound,
@@ -136,8 +147,8 @@ class ConformanceCheck:
             return verdict
         raise ParityError(
             f"Variant {self.variant!r} in {runtime_version(session.runtime)} does not give the numbers of its own "
-            f"graph on this processor ({processor_kind()}): {verdict.text()}. Use another runtime, or a variant that "
-            "conforms here, such as fp32. To run it all the same, give allow_nonconforming."
+            f"graph on this processor ({processor_kind()}): {verdict.text().rstrip('.')}. Use another runtime, or a "
+            "variant that conforms here, such as fp32. allow_nonconforming opens it all the same."
         )
 
     def ask(self, session: Session, way: Way, run: Callable[[Arrays], Arrays]) -> Conformance | None:
@@ -160,12 +171,23 @@ class ConformanceCheck:
                 self.bundle.path,
             )
             return None
-        verdict = measure(expected, run, session.settings.hint)
+        try:
+            verdict = measure(expected, run, _allowance(session.runtime, session.settings))
+        except (InputError, UsageError) as error:  # an engine for other sizes, a decoder that is asked something else
+            log.info("Whether %s in %s conforms is not known: %s", self.variant, session.runtime, error)
+            return None
         try:
             write_whole(path, verdict.model_dump_json().encode())
         except OSError as error:
             log.info("The verdict on %s is not kept for the next time: %s", self.variant, error)
         return verdict
+
+
+def _allowance(runtime: str, settings: RuntimeSettings) -> float:
+    """What a hint costs, and TF32, which has the 10 bits of half precision and which some providers cannot turn off."""
+    hinted = _HINTED.get(settings.hint)
+    coarser = BOUNDS["fp16"] if runtime in _IN_TF32 else 0.0
+    return coarser + (BOUNDS[hinted] if hinted is not None else 0.0)
 
 
 def usual_sample(bundle: Bundle) -> str | None:
@@ -195,7 +217,8 @@ def verdict_path(bundle: Bundle, variant: str, runtime: str, device: str, settin
     about = [*(bundle.graph_digest(files[stage]) for stage in sorted(files)), manifest.files[sample].sha256]
     about += [manifest.files[file].sha256 for file in [bundle.exact_outputs(variant).get(sample)] if file is not None]
     about += [manifest.files[engine.file].sha256 for engine in manifest.engines.values() if engine.variant == variant]
-    about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way, processor_kind()]
+    about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way]
+    about += [processor_kind(), *sorted(processor_features()), os.environ.get("NVIDIA_TF32_OVERRIDE", "")]
     about += [f"{package} {installed_version(package)}" for package in _PACKAGES]
     about.append(perceiver_deploy.__version__)
     key = hashlib.sha256("\n".join(about).encode()).hexdigest()

@@ -84,7 +84,10 @@ def load(
     name = _variant_name(opened, variant, precision)
     chosen = tuned_choice(opened, name, threads) if runtime == "auto" and settings is None else None
     if chosen is not None:
-        runtime, name, settings = chosen.runtime, chosen.variant, chosen.settings
+        try:
+            return load(opened, chosen.runtime, chosen.variant, settings=chosen.settings)
+        except ParityError as error:
+            log.warning("The tuning is ignored. %s", error)
     name, settings = name or "fp32", settings or RuntimeSettings(threads=threads)
     check = ConformanceCheck(opened, name, allow_nonconforming)
     if runtime == "torch":
@@ -139,8 +142,11 @@ def _open(
         return open_stage("full")
 
     def check_stages(session: Session) -> None:
-        if check is not None:
-            check.require(session, "stages", lambda inputs: answer_queries(session, inputs, lambda count: count))
+        if check is None:
+            return
+        verdict = check.require(session, "stages", lambda inputs: answer_queries(session, inputs, lambda count: count))
+        if verdict is not None and not verdict.conforms:
+            session.conforms = False
 
     return StagedSession(bundle.manifest.stages["full"], bundle.manifest.axes, stages, open_stage, check_stages)
 

@@ -138,8 +138,8 @@ def test_a_variant_that_does_not_conform_is_refused_unless_it_is_allowed(bundle:
         assert re.fullmatch(
             r"Variant 'int8' in onnxruntime [\d.]+ does not give the numbers of its own graph on this processor \("
             + re.escape(f"{processor_kind()}): {said}. ")
-            + "Use another runtime, or a variant that conforms here, such as fp32. To run it all the same, give "
-            r"allow_nonconforming\.",
+            + "Use another runtime, or a variant that conforms here, such as fp32. allow_nonconforming opens it all "
+            r"the same\.",
             str(caught.value),
         )
     with Session(fresh, bundle, variant="int8", allow_nonconforming=1) as session:

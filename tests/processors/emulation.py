@@ -49,7 +49,9 @@ def processor(kind: str) -> Processor | None:
 
 
 def _native(kind: str) -> Processor | None:
-    return Processor(kind, "this processor") if not processor_features() & _WIDER[kind] else None
+    features = processor_features()
+    least = "avx2" if kind == "avx2" else "sse4_2"
+    return Processor(kind, "this processor") if least in features and not features & _WIDER[kind] else None
 
 
 def _masked(kind: str) -> Processor | None:

@@ -10,12 +10,15 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from transformers import PerceiverConfig, PerceiverForImageClassificationFourier
 
-from perceiver_deploy import convert_bundle, export_model
-from perceiver_deploy.export.saturation import full_scales
+from perceiver_deploy import convert_bundle, export_model, load
+from perceiver_deploy.machine import has_int8_products
 from perceiver_deploy.model.checkpoints.loading import shipped_names
-from perceiver_deploy.pipeline import int8
+from perceiver_deploy.runtimes import conformance
 from tests.processors.emulation import BUILD, HERE, QEMU_MODELS, Processor, processor
 
 QUICK = ("digits", "sentiment")
@@ -83,8 +86,6 @@ print(session.runtime, session.conforms)
 @pytest.fixture(scope="session")
 def saturating(shared_bundle: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose INT8 weights use all levels, as those of other packages do."""
-    import torch
-    from transformers import PerceiverConfig, PerceiverForImageClassificationFourier
 
     torch.manual_seed(0)
     config = PerceiverConfig(
@@ -102,39 +103,34 @@ def saturating(shared_bundle: Callable[[str], Path], tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("saturating")
     model.save_pretrained(folder / "checkpoint")
     export_model(folder / "checkpoint", folder / "bundle")
-    import numpy as np
-
     pixels = np.random.default_rng(0).standard_normal((8, 3, 48, 48)).astype(np.float32)
     np.savez(folder / "calibration.npz", pixel_values=pixels)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8, "safe_scales", full_scales)
-        convert_bundle(folder / "bundle", calibration=folder / "calibration.npz")
+    convert_bundle(folder / "bundle", calibration=folder / "calibration.npz", target="vnni")
     return folder / "bundle"
 
 
 def test_a_session_whose_sums_saturate_is_refused_and_auto_takes_another(lesser, saturating, tmp_path):
     if lesser.kind == "sse4.2":
         pytest.skip("onnxruntime's kernels for SSE4.2 do not saturate")
-    refused = lesser.run("-c", SESSION, str(saturating), "int8", "onnxruntime", cache=tmp_path)
+    refused = lesser.run("-c", SESSION, str(saturating), "int8-vnni", "onnxruntime", cache=tmp_path)
     assert refused.returncode != 0
     assert "does not give the numbers of its own graph on this processor" in refused.stderr
     assert "no INT8 dot products" in refused.stderr
-    taken = lesser.run("-c", SESSION, str(saturating), "int8", "auto", cache=tmp_path)
+    taken = lesser.run("-c", SESSION, str(saturating), "int8-vnni", "auto", cache=tmp_path)
     assert taken.returncode == 0, taken.stderr
     assert taken.stdout.splitlines()[1] == "openvino True"
     assert "The next runtime is tried" in taken.stderr
-    allowed = lesser.run("-c", SESSION, str(saturating), "int8", "onnxruntime", "allowed", cache=tmp_path)
+    allowed = lesser.run("-c", SESSION, str(saturating), "int8-vnni", "onnxruntime", "allowed", cache=tmp_path)
     assert allowed.stdout.splitlines()[1] == "onnxruntime False"
 
 
 def test_a_verdict_of_another_processor_is_not_taken_over(lesser, saturating, tmp_path):
-    from perceiver_deploy import load
-    from perceiver_deploy.runtimes import conformance
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conformance, "cache_directory", lambda: tmp_path)
-        with load(saturating, variant="int8", runtime="onnxruntime", threads=1) as session:
+        with load(
+            saturating, variant="int8-vnni", runtime="onnxruntime", threads=1, allow_nonconforming=True
+        ) as session:
             here = session.conforms
-    there = lesser.run("-c", SESSION, str(saturating), "int8", "onnxruntime", "allowed", cache=tmp_path)
+    there = lesser.run("-c", SESSION, str(saturating), "int8-vnni", "onnxruntime", "allowed", cache=tmp_path)
     assert there.stdout.splitlines()[1] == f"onnxruntime {lesser.kind != 'avx2'}"
-    assert here or lesser.means == "this processor"
+    assert here is (has_int8_products() is True)

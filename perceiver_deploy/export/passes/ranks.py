@@ -19,8 +19,8 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 def keep_ranks(model: ir.Model) -> int:
     """Split each Gather of floats at one stored place into a Gather that keeps the axis and a Squeeze.
 
-    Requires: shapes and types. Ensures: the same function, outputs with the same names, and no Gather of floats that
-    removes an axis. Returns how many were split.
+    Requires: shapes and types. Ensures: the same function, outputs with the same names, and no Gather of floats at a
+    stored place that removes an axis. Returns how many were split.
     """
     split = 0
     for node in list(model.graph):

@@ -87,3 +87,24 @@ def test_a_graph_of_small_weights_is_refused(model):
         value.const_value = ir.tensor(np.ones((2, 2), np.float32), name=value.name)
     with pytest.raises(ExportError, match="None of the 3 weights can be stored in INT8: a small weight"):
         quantize_weights(small)
+
+
+def test_a_weight_that_another_operator_reads_too_stays_float32(model):
+    shared = model()
+    table = shared.graph.initializers["b"]
+    first = ir.tensor(np.array([0]), name="first")
+    index = ir.Value(name="first", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64), const_value=first)
+    shared.graph.register_initializer(index)
+    shared.graph.append(ir.node("Gather", [table, index], name="lookup"))
+    report = quantize_weights(shared)
+    assert report.left == {"gemm/Gemm": "a weight that other operators read too"}
+    assert "b" in shared.graph.initializers
+    assert report.share < 1
+
+
+def test_weights_that_are_not_finite_are_refused(model):
+    broken = model()
+    value = broken.graph.initializers["a"]
+    value.const_value = ir.tensor(np.full((SIZE, SIZE), np.nan, np.float32), name="a")
+    with pytest.raises(ExportError, match="not finite"):
+        quantize_weights(broken)

@@ -35,7 +35,7 @@ def blobs(cache):
 
 def logits(bundle, **settings):
     chosen = RuntimeSettings(threads=1, **settings)
-    with load(bundle, "openvino", settings=chosen, allow_nonconforming=True) as session:  # a graph may have been changed
+    with load(bundle, "openvino", settings=chosen, allow_nonconforming=True) as session:  # also a changed graph
         return [session.run(inputs)["logits"] for inputs in SIZES]
 
 
