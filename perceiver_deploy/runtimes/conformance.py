@@ -27,7 +27,7 @@ from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.errors import BundleError, InputError, ParityError, UsageError
 from perceiver_deploy.machine import installed_version, processor_features, processor_kind
-from perceiver_deploy.manifest import Precision
+from perceiver_deploy.manifest import DATA_SUFFIX, Precision
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.bounds import BOUNDS, rounding_bound
 from perceiver_deploy.runtimes.session import Session
@@ -214,7 +214,8 @@ def verdict_path(bundle: Bundle, variant: str, runtime: str, device: str, settin
     """Where the verdict is kept, under a name that says everything it depends on."""
     files, manifest = bundle.variant(variant).files, bundle.manifest
     sample = usual_sample(bundle) or ""
-    about = [*(bundle.graph_digest(files[stage]) for stage in sorted(files)), manifest.files[sample].sha256]
+    graphs = [part for stage in sorted(files) for part in (files[stage], files[stage] + DATA_SUFFIX)]
+    about = [manifest.files[part].sha256 for part in [*graphs, sample] if part in manifest.files]
     about += [manifest.files[file].sha256 for file in [bundle.exact_outputs(variant).get(sample)] if file is not None]
     about += [manifest.files[engine.file].sha256 for engine in manifest.engines.values() if engine.variant == variant]
     about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way]

@@ -25,6 +25,8 @@ with requires("cpu", "Running with openvino"):
 
 MOST_SHAPES = 8
 """For which a session with static shapes keeps a compiled model."""
+SMALL: Shapes = ()
+"""What stands for small inputs among shapes; see `_is_small`."""
 _CAPABILITIES: dict[Hint, str] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 
 
@@ -61,6 +63,9 @@ class OpenVinoSession(Session):
     As long as the thread that opened the session is the only one that calls, runs are in that thread. From the first
     call of another on, all are in one of the plugin's, which takes about 0.1 ms longer to begin: what OpenVINO keeps
     for each thread that runs grows without end where several do (seen in 2026.4).
+
+    With shapes that may change, small inputs have a compiled model of their own, without fused attentions: one that ran
+    over a few sizes and then over a single token gives wrong numbers at the next size (seen in 2026.4).
     """
 
     runtime = "openvino"
@@ -85,6 +90,12 @@ class OpenVinoSession(Session):
         self._only_caller: int | None = threading.get_ident()
         self._file, self._digest = file, digest if settings.keep_compiled else None
         self._compiled: dict[Shapes | None, _Compiled] = {}  # those used last at the end
+        self._limits = [
+            (spec.name, at, max(self.axes[str(size)].min, self.axes[str(size)].opt // 4))
+            for spec in self.inputs
+            for at, size in enumerate(spec.shape)
+            if size in self.axes and size != "batch"
+        ]
         self._compiling, self._changing = threading.Lock(), threading.Lock()
         self._compiled_for(self._usual_shapes() if settings.static_shapes else None)
 
@@ -93,14 +104,20 @@ class OpenVinoSession(Session):
         return tuple((spec.name, tuple(evaluate_size(size, usual) for size in spec.shape)) for spec in self.inputs)
 
     def _execute(self, inputs: Arrays) -> Arrays:
-        static = self.settings.static_shapes
-        shapes = tuple((name, array.shape) for name, array in inputs.items()) if static else None
+        if self.settings.static_shapes:
+            shapes: Shapes | None = tuple((name, array.shape) for name, array in inputs.items())
+        else:
+            shapes = SMALL if self._is_small(inputs) else None
         if threading.get_ident() != self._only_caller:
             self._only_caller = None
         try:
             return self._compiled_for(shapes).run(inputs, here=self._only_caller is not None)
         except RuntimeError as error:
             raise PerceiverDeployError(f"openvino failed while running: {error}") from error
+
+    def _is_small(self, inputs: Arrays) -> bool:
+        """Whether every axis but the batch is at most a quarter of its usual size, so that there may be one token."""
+        return bool(self._limits) and all(inputs[name].shape[at] <= limit for name, at, limit in self._limits)
 
     def _compiled_for(self, shapes: Shapes | None) -> _Compiled:
         """Runs at shapes that are compiled do not wait while others are."""
@@ -124,6 +141,8 @@ class OpenVinoSession(Session):
 
     def _compile(self, shapes: Shapes | None) -> openvino.CompiledModel:
         options = compile_options(self.settings)
+        if shapes == SMALL:
+            shapes, options = None, options | {"SNIPPETS_MODE": "DISABLE"}
         try:
             if self._digest is None:
                 return compile_model(self._file, shapes, options)

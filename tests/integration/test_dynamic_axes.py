@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -100,3 +101,15 @@ def test_a_file_that_was_exported_has_nothing_random_in_it(name, shared_bundle):
     graph = ir.load(shared_bundle(name) / "onnx/fp32.onnx").graph
     random = {"Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"}
     assert {node.op_type for node in graph.all_nodes()} & random == set()
+
+
+def test_a_single_token_does_not_spoil_the_numbers_of_later_sizes(shared_bundle):
+    bundle, model = Bundle.open(shared_bundle("fourier")), named_model("fourier")
+    cases = {case.name: case for case in extreme_cases(model.signature)}
+    cases["opt"] = Case("opt", {name: axis.opt for name, axis in model.signature.axes.items()} | {"batch": 1})
+    inputs = {name: make_inputs(model.signature, case, bundle.manifest.preprocessing) for name, case in cases.items()}
+    with load(bundle, "onnxruntime") as session:
+        expected = {name: session.run(one)["logits"] for name, one in inputs.items()}
+    with load(bundle, "openvino") as session:
+        for name in ("opt", "min", "odd", "min", "max", "opt", "min", "opt"):
+            np.testing.assert_allclose(session.run(inputs[name])["logits"], expected[name], rtol=1e-3, atol=1e-4)

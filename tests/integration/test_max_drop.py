@@ -57,15 +57,15 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
     bundle = copied_bundle("fourier")
     convert_bundle(bundle, calibration=files / "calibration.npz")
     eager = answers(bundle, "fp32", "torch")
-    assert (answers(bundle, "int8") != eager).mean() > 0.05  # or there would be nothing to keep
+    assert (answers(bundle, "int8") != eager).mean() > 0.02  # or there would be nothing to keep
     result = convert_bundle(
-        bundle, calibration=files / "calibration.npz", held_out=files / "held_out.npz", max_drop="5", force=True
+        bundle, calibration=files / "calibration.npz", held_out=files / "held_out.npz", max_drop="2", force=True
     )
-    assert (answers(bundle, "int8") != eager).mean() <= 0.05
+    assert (answers(bundle, "int8") != eager).mean() <= 0.02
     variant = Bundle.open(bundle).manifest.variants["int8"]
     contract = variant.recipe["contract"]
     assert contract["float32"]
-    assert contract["before"]["onnxruntime"][0]["drop"] > 0.05 >= contract["after"]["onnxruntime"][0]["drop"]
+    assert contract["before"]["onnxruntime"][0]["drop"] > 0.02 >= contract["after"]["onnxruntime"][0]["drop"]
     assert contract["after"]["onnxruntime"][1]["sqnr_db"] >= contract["after"]["onnxruntime"][1]["least_db"] == 20
     assert not contract["held_out"]["labels"]
     left = variant.recipe["graphs"]["full"]["left"]
@@ -101,7 +101,7 @@ def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bun
     assert (drop["metric"], drop["drop"] > 0.005) == ("equal bits", True)
     assert best["contract"]["attempts"] > 1
     assert all(module in result.stderr for module in best["contract"]["float32"])
-    assert ["equal bits" in breach for breach in best["breaches"]] == [True]
+    assert ["equal bits" in breach for breach in best["breaches"]] == [True, True]  # in onnxruntime and exactly
     assert directory_content(bundle) == before
 
 
