@@ -78,9 +78,10 @@ Error failed(const OrtFailure &failure) {
 }
 
 // What lets onnxruntime's CPU provider compute what a graph says, for the reasons in runtimes/onnxruntime.py.
-void compute_as_stated(const Library &library, OrtSessionOptions *session) {
+void compute_as_stated(const Library &library, OrtSessionOptions *session, bool weights_only) {
   const OrtApi &api = library.api();
   library.check(api.AddSessionConfigEntry(session, "session.qdq_matmulnbits_accuracy_level", "1"));
+  if (weights_only) library.check(api.AddSessionConfigEntry(session, "session.disable_quant_qdq", "1"));
   if (lacks_int8_products()) {
     library.check(
         api.AddSessionConfigEntry(session, "optimization.disable_specified_optimizers", "QDQPropagationTransformer"));
@@ -106,7 +107,7 @@ Graph::Graph(const Library &library, const std::string &file, const GraphOptions
     library.check(api.SetSessionLogSeverityLevel(made, kErrorsOnly));
     if (options.threads > 0) library.check(api.SetIntraOpNumThreads(made, options.threads));
     if (options.runtime == "onnxruntime") {
-      compute_as_stated(library, made);
+      compute_as_stated(library, made, options.weights_only);
     } else {
       use_provider(library, made, options);
     }

@@ -43,11 +43,13 @@ class Library {
   std::string version_;
 };
 
-// How a graph is run. `threads` 0 leaves their number to onnxruntime; `plugin` is the file of a provider's plugin.
+// How a graph is run. `threads` 0 leaves their number to onnxruntime; `plugin` is the file of a provider's plugin;
+// `weights_only`: the graph has INT8 weights alone.
 struct GraphOptions {
   std::string runtime;
   int threads = 0;
   std::string plugin;
+  bool weights_only = false;
 };
 
 // Adds the provider of a runtime that is not the CPU's. Throws MissingError where it or its hardware is not here.

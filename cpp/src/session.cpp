@@ -154,7 +154,8 @@ std::unique_ptr<Executor> Session::open(const std::string &stage) const {
   const Library &library = Library::open(options_.library);
   const std::string file = bundle_.file(file_of(stage));
   const int threads = static_cast<int>(options_.threads.value_or(0));
-  return std::make_unique<Graph>(library, file, GraphOptions{runtime_, threads, options_.plugin});
+  const bool weights_only = bundle_.variant(variant_name_).precision == "int8-weights";
+  return std::make_unique<Graph>(library, file, GraphOptions{runtime_, threads, options_.plugin, weights_only});
 }
 
 std::vector<Output> Session::run(const char *name, const Tensors &inputs) const {

@@ -171,9 +171,10 @@ def _graph_opener(
     def open_stage(name: StageName) -> Session:
         file, stage, axes = bundle.file(files[name]), bundle.manifest.stages[name], bundle.manifest.axes
         if runtime == "onnxruntime":
-            from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+            from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession, session_options
 
-            return OnnxRuntimeSession(file, stage, axes, settings)
+            options = session_options(settings, weights_only=bundle.variant(variant).precision == "int8-weights")
+            return OnnxRuntimeSession(file, stage, axes, settings, options)
         from perceiver_deploy.runtimes.openvino import OpenVinoSession
 
         return OpenVinoSession(file, stage, axes, settings, bundle.graph_digest(files[name]))

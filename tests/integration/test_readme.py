@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MAKE_TARGETS = {"demo", "test", "test-full", "test-gpu", "test-cpp", "check", "site", "tables"}
+_TESTS = {"test", "test-full", "test-gpu", "test-processors", "test-pythons", "test-cpp"}
+MAKE_TARGETS = {"demo", "check", "site", "tables"} | _TESTS
 
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))

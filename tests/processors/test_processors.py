@@ -1,5 +1,4 @@
-"""Every shipped bundle gives the numbers of its graphs on processors without INT8 dot products, and what does not is
-refused."""
+"""Golden samples on processors without INT8 dot products: what conforms passes, what does not is refused."""
 
 from __future__ import annotations
 
