@@ -42,8 +42,8 @@ NUDGED_FACTOR = 3
 """A value near the middle of two levels of INT8 is rounded to the one or the other by the last bits of float32, and
 each such level moves others further on: after a dozen layers two correct machines differ by about as much as INT8
 itself costs. How much that is, is measured on each graph by nudging what is rounded (`NUDGE`), four times. OpenVINO and
-onnxruntime are within 1.4 times the largest of the four on every shipped task, on processors with INT8 dot products and
-without; sums that saturate are at 5 to 50 times."""
+onnxruntime were within 1.1 times the largest of the four on shipped tasks, on processors with INT8 dot products and
+without (benchmarks/results/conformance.json); sums that saturate were at 5 to 50 times."""
 
 
 def error_bound(precision: Precision, eager_error: float) -> tuple[float, str]:

@@ -7,7 +7,8 @@
  *   avx2    no AVX-512, no VNNI of any kind, no AMX, no half-precision or bfloat16 arithmetic
  *   sse4.2  nor AVX, AVX2, FMA, F16C
  *
- * Exits with 99 where the machine cannot do it.
+ * Exits with 99 where the machine cannot do it. A program that sets a handler of its own for SIGSEGV breaks it: pytest
+ * runs with `-p no:faulthandler`.
  */
 #define _GNU_SOURCE
 #include <signal.h>
