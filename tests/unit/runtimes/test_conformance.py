@@ -250,7 +250,10 @@ def test_an_engine_for_other_sizes_is_opened_and_not_known_to_conform(bundle, ca
         raise InputError("The engine has no profile for these sizes.")
 
     check = conformance.ConformanceCheck(Bundle.open(bundle), "int8")
-    with load(bundle, runtime="onnxruntime", variant="int8") as session, caplog.at_level(logging.INFO):
+    with (
+        load(bundle, runtime="onnxruntime", variant="int8") as session,
+        caplog.at_level(logging.INFO, logger="perceiver_deploy"),
+    ):
         session.device = "another"
         assert check.require(session, "full", run) is None
     assert "no profile for these sizes" in caplog.text

@@ -41,9 +41,15 @@ def test_numbers_are_those_of_one_call_whatever_the_chunk(session, clip, chunk):
     whole = reconstruct_clip(session, clip, chunk=chunk)
     pixels = once["image_reconstruction"].reshape(2, FRAMES, HEIGHT, WIDTH, 3)
     # float32 sums in another order: a few units in the last place of values about 1
-    np.testing.assert_allclose(whole["image"], np.moveaxis(pixels, -1, 2), atol=2e-6)
-    np.testing.assert_allclose(whole["audio"][..., 0], once["audio_reconstruction"], atol=2e-6)
-    np.testing.assert_allclose(whole["label_logits"], once["label_logits"], atol=2e-6)
+    np.testing.assert_allclose(
+        whole["image"], np.moveaxis(pixels, -1, 2), rtol=1e-5, atol=1e-5
+    )  # float32 sums of the same terms in another order
+    np.testing.assert_allclose(
+        whole["audio"][..., 0], once["audio_reconstruction"], rtol=1e-5, atol=1e-5
+    )  # float32 sums of the same terms in another order
+    np.testing.assert_allclose(
+        whole["label_logits"], once["label_logits"], rtol=1e-5, atol=1e-5
+    )  # float32 sums of the same terms in another order
     assert whole["image"].shape == clip["image"].shape
     assert whole["audio"].shape == clip["audio"].shape
 
