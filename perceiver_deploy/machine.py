@@ -69,8 +69,14 @@ def _asked_features() -> set[str]:
 
 
 def _cpuinfo() -> list[str]:
+    return _lines(_CPUINFO)
+
+
+@cache
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, read once: a large machine's /proc/cpuinfo takes milliseconds."""
     try:
-        return _CPUINFO.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
 

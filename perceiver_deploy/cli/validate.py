@@ -36,7 +36,7 @@ _SHOWN = 10
 @click.option(
     "--add-exact",
     is_flag=True,
-    help="Add what each variant's graph gives exactly for the golden samples, where BUNDLE has it not, and judge then.",
+    help="Add what each variant's graph gives exactly for the golden samples, where BUNDLE lacks it, and judge then.",
 )
 @click.option("--bisect", is_flag=True, help="Say of every variant what its modules lose, not only of those that fail.")
 @click.option("--seconds", type=float, default=120.0, show_default=True, help="Time for the reference.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from perceiver_deploy.errors import ExportError, requires
 from perceiver_deploy.export.graph_files import external_above, write_graph
+from perceiver_deploy.export.tape import store
 from perceiver_deploy.runtimes.bounds import NUDGE
 
 with requires("export", "Computing what a graph gives exactly"):
@@ -88,9 +89,7 @@ def nudge(model: ir.Model, seed: int) -> int:
         assert scale.const_value is not None
         name = f"{node.name or changed}.nudged_scale"
         array = (scale.const_value.numpy() * np.float32(1 + signs.choice([-NUDGE, NUDGE]))).astype(np.float32)
-        moved = ir.Value(name=name, shape=scale.shape, type=scale.type, const_value=ir.tensor(array, name=name))
-        model.graph.register_initializer(moved)
-        node.replace_input_with(1, moved)
+        node.replace_input_with(1, store(model.graph, name, array))
         changed += 1
     return changed
 

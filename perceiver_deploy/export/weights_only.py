@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.origin import module_of
 from perceiver_deploy.export.quantization_rules import gemms
 from perceiver_deploy.export.saturation import full_scales, round_weight
+from perceiver_deploy.export.tape import store
 
 _LEAST_ELEMENTS = 1024
 """A smaller weight saves less than the node that dequantises it takes."""
@@ -107,8 +107,8 @@ def _dequantize(graph: ir.Graph, weight: ir.Value, readers: list[ir.Node]) -> No
         scales = full_scales(matrix)
         levels = round_weight(matrix, scales)
         suffix = "_transposed" if transposed else ""
-        stored = _initializer(graph, f"{weight.name}{suffix}_int8", levels.T if transposed else levels)
-        scale = _initializer(graph, f"{weight.name}{suffix}_scale", scales)
+        stored = store(graph, f"{weight.name}{suffix}_int8", levels.T if transposed else levels)
+        scale = store(graph, f"{weight.name}{suffix}_scale", scales)
         node = ir.node("DequantizeLinear", [stored, scale], {"axis": 0 if transposed else 1})
         node.name = f"{weight.name}{suffix}_DequantizeLinear"
         node.outputs[0].name = f"{weight.name}{suffix}_dequantized"
@@ -121,13 +121,6 @@ def _dequantize(graph: ir.Graph, weight: ir.Value, readers: list[ir.Node]) -> No
 
 def _transposes(node: ir.Node) -> bool:
     return bool(node.attributes.get_int("transB", 0))
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _float_bytes(model: ir.Model) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
@@ -20,16 +21,21 @@ from perceiver_deploy.evaluate.accuracy import Drop
 from perceiver_deploy.evaluate.agreement import Sqnr, judge_outputs, measure_sqnr
 from perceiver_deploy.evaluate.contract import Judgement
 from perceiver_deploy.manifest import RuntimeName, StageName
-from perceiver_deploy.pipeline.conversion import OPENERS
+from perceiver_deploy.pipeline.conversion import OPENERS, OpenGraphs
 from perceiver_deploy.pipeline.exact_outputs import exact_session
 from perceiver_deploy.pipeline.held_out import HeldOut
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.loading import installed_runtimes, load
+from perceiver_deploy.runtimes.session import Session
 
 RANKING_ROWS = 64
 """Held-out examples that a layer's share of the error is measured on: it is a mean over all their outputs."""
-EXACT: Literal["exact graph"] = "exact graph"
+EXACT = "exact graph"
 """What a judgement calls graphs that are computed as they say, on no runtime: see `export.exact`."""
+_OPENERS: dict[str, Callable[..., AbstractContextManager[Session]]] = {
+    EXACT: exact_session,
+    **dict[str, OpenGraphs](OPENERS.items()),
+}
 _Judged = dict[str, tuple[Drop | Sqnr, ...]]
 _JUDGED = TypeAdapter(_Judged)
 _Result = TypeVar("_Result")
@@ -93,16 +99,9 @@ class Trials:
         with load(self._bundle, runtime="torch") as session:
             return collect_outputs(session.run, split, self._rows)
 
-    def _run(
-        self, runtime: RuntimeName | Literal["exact graph"], files: Mapping[StageName, Path], split: Split
-    ) -> Arrays:
+    def _run(self, runtime: str, files: Mapping[StageName, Path], split: Split) -> Arrays:
         manifest = self._bundle.manifest
-        opened = (
-            exact_session(files, manifest.stages, manifest.axes)
-            if runtime == EXACT
-            else OPENERS[runtime](files, manifest.stages, manifest.axes)
-        )
-        with opened as session:
+        with _OPENERS[runtime](files, manifest.stages, manifest.axes) as session:
             return collect_outputs(session.run, split, self._rows)
 
 

@@ -33,39 +33,45 @@ _SECONDS = 15.0
 
 @contextmanager
 def exact_session(
-    files: Mapping[StageName, Path], stages: Mapping[StageName, Stage], axes: Mapping[str, Axis]
+    files: Mapping[StageName, Path],
+    stages: Mapping[StageName, Stage],
+    axes: Mapping[str, Axis],
+    seed: int | None = None,
 ) -> Iterator[Session]:
-    """A session that computes the graphs of some stages exactly."""
-    with _exact_session(files, stages, axes, None) as session:
-        assert session is not None
-        yield session
+    """A session that computes the graphs of some stages exactly, nudged where there is a seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = {stage: Path(folder) / file.name for stage, file in files.items()}
+        for stage, file in files.items():
+            write_exact(file, written[stage], seed)
+        with open_graphs(written, stages, axes, exact_options()) as session:
+            yield session
 
 
 def write_exact_outputs(
     staging: Staging, bundle: Bundle, variant: str, precision: Precision, files: Mapping[StageName, Path]
-) -> int:
-    """Write the exact outputs of a variant for the golden samples; returns for how many. Without samples it is none.
+) -> None:
+    """Write the exact outputs of a variant for the golden samples, if there are any.
 
     Raises:
         ExportError: a graph that cannot be computed exactly.
     """
     samples = _samples(bundle)
     if not samples:
-        return 0
+        return
     log.info("Computing what %s gives exactly for %d golden samples", variant, len(samples))
-    exact = _run(bundle, files, samples, None, _SECONDS) or {}
-    nudged = [_run(bundle, files, {name: samples[name] for name in exact}, seed, None) for seed in range(NUDGES)]
+    exact = _run(bundle, files, samples, None, _SECONDS)
+    seeds = range(NUDGES if precision == "int8" else 0)  # nothing else rounds to INT8
+    nudged = [_run(bundle, files, {name: samples[name] for name in exact}, seed, None) for seed in seeds]
     for name, ways in exact.items():
         written: dict[Way, tuple[Arrays, dict[str, float]]] = {}
         for way, outputs in ways.items():
             bounds = {}
             for output, wanted in outputs.items():
-                moved = [relative_l2(found[name][way][output], wanted) for found in nudged if found is not None]
+                moved = [relative_l2(found[name][way][output], wanted) for found in nudged]
                 eager = relative_l2(samples[name].float32[output], samples[name].float64[output])
                 bounds[output] = rounding_bound(precision, eager, max(moved, default=0.0))
             written[way] = outputs, bounds
         save_exact(staging.path(exact_file(variant, name)), written)
-    return len(exact)
 
 
 def add_exact_outputs(bundle: str | Path) -> list[str]:
@@ -131,12 +137,10 @@ def _run(
     samples: Mapping[str, Sample],
     seed: int | None,
     seconds: float | None,
-) -> _Ways | None:
-    """Outputs by sample and way, of the samples that there is time for; None where nothing can be nudged."""
+) -> _Ways:
+    """Outputs by sample and way, of the samples that there is time for."""
     manifest, started, found = bundle.manifest, time.perf_counter(), _Ways()
-    with _exact_session(files, manifest.stages, manifest.axes, seed) as session:
-        if session is None:
-            return None
+    with exact_session(files, manifest.stages, manifest.axes, seed) as session:
         for name, sample in track(samples.items(), "Exact outputs", len(samples)):
             if found and seconds is not None and time.perf_counter() - started > seconds:
                 log.info("Golden sample %s is left out for time", sample.name)
@@ -155,18 +159,3 @@ def _outputs(session: Session, files: Mapping[StageName, Path], inputs: Arrays) 
         except UsageError as error:
             log.info("Encoder and decoder are not computed exactly: %s", error)
     return ways
-
-
-@contextmanager
-def _exact_session(
-    files: Mapping[StageName, Path], stages: Mapping[StageName, Stage], axes: Mapping[str, Axis], seed: int | None
-) -> Iterator[Session | None]:
-    """A session over exact graphs; None where there is a seed and no graph has anything to nudge."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = {stage: Path(folder) / file.name for stage, file in files.items()}
-        nudged = sum(write_exact(file, written[stage], seed) for stage, file in files.items())
-        if seed is not None and not nudged:
-            yield None
-            return
-        with open_graphs(written, stages, axes, exact_options()) as session:
-            yield session

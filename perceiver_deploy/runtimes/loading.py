@@ -91,7 +91,7 @@ def load(
     name, settings = name or "fp32", settings or RuntimeSettings(threads=threads)
     check = ConformanceCheck(opened, name, allow_nonconforming)
     if runtime == "torch":
-        session = _open(opened, name, opened.manifest.stages, _eager_opener(opened, name, settings))
+        session = _open(opened, opened.manifest.stages, _eager_opener(opened, name, settings))
     else:
         session = _open_first(
             _runtimes_to_try(runtime, opened.variant(name).runtimes, name), opened, name, settings, check
@@ -120,7 +120,7 @@ def _open_checked(
     variant, manifest = bundle.variant(name), bundle.manifest
     opener = _gpu_opener if runtime in GPU_RUNTIMES else _graph_opener
     stages = {stage: manifest.stages[stage] for stage in variant.files}
-    session = _open(bundle, name, stages, opener(bundle, name, runtime, settings), check)
+    session = _open(bundle, stages, opener(bundle, name, runtime, settings), check)
     try:
         way: Way = "full" if "full" in stages else "stages"
         verdict = check.require(session, way, session.run)
@@ -133,7 +133,6 @@ def _open_checked(
 
 def _open(
     bundle: Bundle,
-    name: str,
     stages: Mapping[StageName, Stage],
     open_stage: Callable[[StageName], Session],
     check: ConformanceCheck | None = None,
