@@ -13,18 +13,16 @@ full-size models, are replayed too. To measure as on another processor see proce
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
+
+from peers.by_processor import record
 
 from perceiver_deploy import convert_bundle, export_model, validate_bundle
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.data.datasets import DATA_SETS
-from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.parity import Verdict, finite_or_none
-from perceiver_deploy.machine import processor_kind
 from perceiver_deploy.progress import log
 
 RESULTS = Path(__file__).parent / "results" / "conformance.json"
@@ -86,12 +84,7 @@ def main() -> None:
         if model in DATA_SETS:
             prepare(model, options.folder / model)
         found = measure(options.folder / model)
-        document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        entry = document.setdefault(processor_kind(), {"models": {}})
-        entry["environment"] = describe_environment()
-        entry["masked"] = "PERCEIVER_DEPLOY_PROCESSOR" in os.environ
-        entry["models"][model] = found
-        RESULTS.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        record(RESULTS, model, found)
         for name, row in found.items():
             log.info("%s %s: %s", model, name, row)
 

@@ -18,15 +18,14 @@ lets CPUID be masked:
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.by_processor import record
 from peers.measuring import Timing, time_beside
 from peers.plans import FULL
 from peers.sources import EagerSource
@@ -35,10 +34,8 @@ from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.arrays import relative_l2
 from perceiver_deploy.bundle import Bundle
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.evaluate.environment import describe_environment
 from perceiver_deploy.evaluate.ranking import median_interval
 from perceiver_deploy.evaluate.workers import CandidateName, Source
-from perceiver_deploy.machine import processor_kind
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.conformance import known_text
 from perceiver_deploy.samples import load_sample
@@ -120,12 +117,7 @@ def main() -> None:
     log.setLevel("INFO")
     for model in options.models or MODELS:
         found = measure(model, options.folder / model, options.threads, options.rounds)
-        document = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-        entry = document.setdefault(processor_kind(), {"models": {}})
-        entry["environment"] = describe_environment()
-        entry["masked"] = "PERCEIVER_DEPLOY_PROCESSOR" in os.environ
-        entry["models"][model] = found
-        RESULTS.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        record(RESULTS, model, found)
         for name, row in sorted(found["candidates"].items(), key=lambda item: item[1]["median"]):
             print(f"{model} {name}: {row['median']:.3f} s, {row['speed_up']:.2f}x, off {row['off_eager']:.1e}")
 
