@@ -16,7 +16,7 @@ demo: $(STAMP)
 
 # Chromium is for the tests of HTML reports, which are skipped without it.
 test: data
-	-sh tests/fetch_chromium.sh build/chromium
+	-sh tests/fetch_package.sh build/chromium chromium
 	$(BIN)/pytest -n 2 -m "not full" --ignore tests/cpp
 
 # The C++ library: its own tests under sanitizers too, and its numbers and errors beside Python's.

@@ -1,6 +1,6 @@
 """The HTML report in headless Chromium: plots and tables are really there, in light and dark, and tables can be sorted.
 
-Chromium is the system's, or what tests/fetch_chromium.sh put into build/chromium.
+Chromium is the system's, or what tests/fetch_package.sh put into build/chromium.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def browse(tmp_path_factory):
     """`browse(page, *arguments)` opens a file in Chromium and gives what it prints."""
     program = shutil.which("chromium") or shutil.which(str(FETCHED / "lib/chromium/chromium"))
     if program is None:
-        pytest.skip("Chromium is not here: sh tests/fetch_chromium.sh build/chromium")
+        pytest.skip("Chromium is not here: sh tests/fetch_package.sh build/chromium chromium")
     profile = tmp_path_factory.mktemp("profile")
     environment = {**os.environ, "HOME": str(profile)}
     if program.startswith(str(FETCHED)):

@@ -29,7 +29,7 @@ def lesser(request: pytest.FixtureRequest) -> Processor:
     """A processor of a kind that has no INT8 dot products."""
     found = processor(request.param)
     if found is None:
-        subprocess.run(["sh", HERE / "fetch_qemu.sh", BUILD / "qemu"], check=False)
+        subprocess.run(["sh", HERE.parent / "fetch_package.sh", BUILD / "qemu", "qemu-user"], check=False)
         found = processor(request.param)
     if found is None:
         assert not os.environ.get("CI"), "CI needs a way to run as on another processor"
