@@ -77,11 +77,11 @@ $(STUBS): $(STAMP)
 
 # Writes the published schemas of bundle.json, benchmark.json and modalities.json; tests check that they are up to date.
 schema: $(STAMP)
-	$(BIN)/python -c "from perceiver_deploy.manifest import manifest_schema; print(manifest_schema(), end='')" \
+	$(BIN)/python -c "from perceiver_deploy.bundle.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
-	$(BIN)/python -c "from perceiver_deploy.evaluate.benchmark_report import report_schema; print(report_schema(), end='')" \
+	$(BIN)/python -c "from perceiver_deploy.evaluate.report.benchmark_document import report_schema; print(report_schema(), end='')" \
 		> perceiver_deploy/benchmark.schema.json
-	$(BIN)/python -c "from perceiver_deploy.evaluate.suite_report import suite_schema; print(suite_schema(), end='')" \
+	$(BIN)/python -c "from perceiver_deploy.evaluate.report.suite_document import suite_schema; print(suite_schema(), end='')" \
 		> perceiver_deploy/modalities.schema.json
 
 # Writes the reference of the command line; a test checks that it is up to date.

@@ -21,16 +21,16 @@ import torch
 
 from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs
-from perceiver_deploy.evaluate.accuracy import measure_drops
-from perceiver_deploy.evaluate.agreement import LEAST_SQNR_DB
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.statistics import SIGNIFICANT
-from perceiver_deploy.model.checkpoints.loading import shipped_names
-from perceiver_deploy.runtimes.loading import installed_runtimes
+from perceiver_deploy.evaluate.accuracy.agreement import LEAST_SQNR_DB
+from perceiver_deploy.evaluate.accuracy.measure import measure_drops
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.load import shipped_names
+from perceiver_deploy.runtimes.opening import installed_runtimes
+from perceiver_deploy.statistics import SIGNIFICANT
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 JUDGED = "int8"

@@ -40,8 +40,8 @@ CANDIDATES = [
 
 def main() -> None:
     """Export, let the candidates take turns, and write the results."""
-    from perceiver_deploy.evaluate.environment import describe_environment
-    from perceiver_deploy.evaluate.parity import compare
+    from perceiver_deploy.evaluate.parity.verdicts import compare
+    from perceiver_deploy.machine import describe_environment
 
     runs: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ def export(folder: Path) -> None:
 
     from perceiver_deploy.export.options import GraphOptions
     from perceiver_deploy.export.trace import trace_model
-    from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+    from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
     random_model("PerceiverForOpticalFlow").save_pretrained(folder / "checkpoint")
     model = load_checkpoint(folder / "checkpoint").eval()
@@ -114,13 +114,13 @@ def hugging_face(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def deployed(folder: Path, runtime: str, form: str) -> Callable[[np.ndarray], np.ndarray]:
     """One of our graphs in one of our runtimes."""
-    from perceiver_deploy.manifest import Signature
+    from perceiver_deploy.bundle.manifest import Signature
     from perceiver_deploy.runtimes.settings import RuntimeSettings
 
     if runtime == "onnxruntime":
-        from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession as Session
+        from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession as Session
     else:
-        from perceiver_deploy.runtimes.openvino import OpenVinoSession as Session  # type: ignore[assignment]
+        from perceiver_deploy.runtimes.cpu.openvino import OpenVinoSession as Session  # type: ignore[assignment]
     signature = Signature.model_validate_json((folder / "signature.json").read_text(encoding="utf-8"))
     session = Session(folder / f"{form}.onnx", signature.stage, signature.axes, RuntimeSettings(threads=1))
     return lambda patches: session.run({"patches": patches})["flow"]

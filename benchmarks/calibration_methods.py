@@ -19,11 +19,11 @@ from typing import Any, get_args
 import numpy as np
 
 from perceiver_deploy import convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.export.thresholds import Method
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.export.calibration.thresholds import Method
+from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.progress import log
 
 RESULTS = Path(__file__).parent / "results" / "calibration_methods.json"

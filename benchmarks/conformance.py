@@ -20,9 +20,9 @@ from typing import Any
 from peers.by_processor import record
 
 from perceiver_deploy import convert_bundle, export_model, validate_bundle
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.data.datasets import DATA_SETS
-from perceiver_deploy.evaluate.parity import Verdict, finite_or_none
+from perceiver_deploy.evaluate.parity.verdicts import Verdict, finite_or_none
 from perceiver_deploy.progress import log
 
 RESULTS = Path(__file__).parent / "results" / "conformance.json"

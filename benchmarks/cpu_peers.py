@@ -40,17 +40,17 @@ from peers.plans import FULL
 from peers.sources import Bf16Source, EagerSource, Gemm, GemmSource, GraphSource, StaticSource
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Precision
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import PerceiverDeployError
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.workers import CandidateName, Source, Worker
-from perceiver_deploy.manifest import Precision
+from perceiver_deploy.evaluate.speed.workers import CandidateName, Source, Worker
+from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.bounds import BOUNDS
-from perceiver_deploy.runtimes.input_check import axis_sizes
-from perceiver_deploy.runtimes.openvino import native_hints
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.runtimes.checks.bounds import BOUNDS
+from perceiver_deploy.runtimes.checks.inputs import axis_sizes
+from perceiver_deploy.runtimes.cpu.openvino import native_hints
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cpu_peers.json"

@@ -64,8 +64,8 @@ print(json.dumps({"runs_per_second": sum(counts) / (time.monotonic() - start)}))
 def main() -> None:
     """Measure, and write the results."""
     from perceiver_deploy import export_model
-    from perceiver_deploy.evaluate.environment import describe_environment
-    from perceiver_deploy.runtimes.native import onnxruntime_library
+    from perceiver_deploy.machine import describe_environment
+    from perceiver_deploy.runtimes.native_files import onnxruntime_library
 
     os.environ["PERCEIVER_DEPLOY_ONNXRUNTIME"] = str(onnxruntime_library())
     with tempfile.TemporaryDirectory() as folder:

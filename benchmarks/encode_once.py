@@ -28,9 +28,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from perceiver_deploy import convert_bundle, export_model, load, reconstruct_clip
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from perceiver_deploy.model.tasks.stages import stage_module
 
 RESULTS = Path(__file__).parent / "results" / "encode_once.json"

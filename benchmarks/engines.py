@@ -23,13 +23,13 @@ import torch
 from peers.huggingface import CONFIGURATIONS
 
 from perceiver_deploy import build_engine, convert_bundle, export_model
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Precision
 from perceiver_deploy.errors import PerceiverDeployError
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.manifest import Precision
-from perceiver_deploy.model.checkpoints.huggingface_config import convert_config
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
+from perceiver_deploy.model.checkpoints.load import shipped_names
 from perceiver_deploy.model.perceiver import build_model
 
 RESULTS = Path(__file__).parent / "results" / "engines.json"

@@ -17,8 +17,8 @@ from calibration_methods import outputs
 
 from perceiver_deploy import convert_bundle, export_model
 from perceiver_deploy.data.datasets import DATA_SETS
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.machine import describe_environment
 
 RESULTS = Path(__file__).parent / "results" / "equalisation.json"
 

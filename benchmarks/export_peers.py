@@ -31,11 +31,11 @@ from peers.plans import EAGER, EXPORTERS, FULL, ONLY_IN, OURS, SMALL, Plan
 from peers.sources import EagerSource, Gemm, GemmSource, GraphSource
 from peers.verdicts import RUNTIMES, judge_targets, report
 
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import PerceiverDeployError
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.workers import Source
+from perceiver_deploy.evaluate.speed.workers import Source
+from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.progress import log
-from perceiver_deploy.samples import load_sample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "export_peers.json"

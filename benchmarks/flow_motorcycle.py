@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 from perceiver_deploy import estimate_flow, export_model, load
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.archives import read_members
-from perceiver_deploy.data.fetching import cached
-from perceiver_deploy.data.sources import SOURCES
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.data.fetch.archives import read_members
+from perceiver_deploy.data.fetch.fetching import cached
+from perceiver_deploy.data.fetch.sources import SOURCES
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "flow_motorcycle.json"
 SHIFT, SCALE = 34, 12

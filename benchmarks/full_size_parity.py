@@ -20,9 +20,9 @@ import torch
 from peers.huggingface import CONFIGURATIONS, random_model, reference_outputs
 
 from perceiver_deploy import export_model
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "full_size_parity.json"
 

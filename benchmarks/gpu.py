@@ -28,17 +28,17 @@ from peers.gpu_sources import DeviceTimeSource, SessionSource, TorchSource
 
 from perceiver_deploy import build_engine, convert_bundle
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import opt_sizes
 from perceiver_deploy.errors import PerceiverDeployError, UsageError
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.workers import Worker, time_round_robin
-from perceiver_deploy.manifest import opt_sizes
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.evaluate.speed.workers import Worker, time_round_robin
+from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.pipeline.roofline import device_named, latency_bounds
-from perceiver_deploy.runtimes.gpu import Gpu, driver_version, require_gpu
-from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES, missing_pieces
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.gpu import Gpu, driver_version, require_gpu
+from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 DEFAULT = ("digits", "sentiment", "full-fourier", "full-language")

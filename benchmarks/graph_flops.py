@@ -25,11 +25,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.perceiver import modeling_perceiver
 
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.export.flops import count_flops
+from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.options import REWRITES, GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.model.checkpoints.huggingface_config import convert_config
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import build_model
 

@@ -30,14 +30,14 @@ import torch
 from full_size_parity import make_inputs
 from peers.huggingface import CONFIGURATIONS
 
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.export.attention_match import constant_array, sole_user
-from perceiver_deploy.export.graph_files import write_graph
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.export.graph.files import write_graph
+from perceiver_deploy.export.graph.values import constant_array, sole_user
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.model.checkpoints.huggingface_config import convert_config
-from perceiver_deploy.model.checkpoints.loading import find_checkpoint, load_checkpoint
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
+from perceiver_deploy.model.checkpoints.load import find_checkpoint, load_checkpoint
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
 
 RESULTS = Path(__file__).parent / "results" / "onnxruntime_operators.json"

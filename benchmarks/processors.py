@@ -32,13 +32,13 @@ from peers.sources import EagerSource
 
 from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.arrays import relative_l2
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.evaluate.ranking import median_interval
-from perceiver_deploy.evaluate.workers import CandidateName, Source
+from perceiver_deploy.evaluate.speed.ranking import median_interval
+from perceiver_deploy.evaluate.speed.workers import CandidateName, Source
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.conformance import known_text
-from perceiver_deploy.samples import load_sample
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "processors.json"

@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 
 from perceiver_deploy import convert_bundle, export_model
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.export.graph_files import external_above, write_graph
-from perceiver_deploy.export.quantize import quantize_model
-from perceiver_deploy.export.ranges import read_ranges
-from perceiver_deploy.export.saturation import (
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.export.calibration.ranges import read_ranges
+from perceiver_deploy.export.graph.files import external_above, write_graph
+from perceiver_deploy.export.int8.quantize import quantize_model
+from perceiver_deploy.export.int8.saturation import (
     MOST_NEIGHBOURS,
     WeightScales,
     find_saturation,
@@ -47,9 +47,9 @@ from perceiver_deploy.export.saturation import (
     round_weight,
     safe_scales,
 )
-from perceiver_deploy.export.weights_only import quantize_weights
-from perceiver_deploy.pipeline.exact_outputs import exact_session
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.export.int8.weights_only import quantize_weights
+from perceiver_deploy.machine import describe_environment
+from perceiver_deploy.pipeline.convert.exact_outputs import exact_session
 
 RESULTS = Path(__file__).parent / "results" / "saturation.json"
 Weight = NDArray[np.float32]

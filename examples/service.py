@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from perceiver_deploy import load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.runtimes.session import Session
 

@@ -9,22 +9,24 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from perceiver_deploy.data.flow import estimate_flow
-    from perceiver_deploy.pipeline.benchmark import benchmark_bundles
-    from perceiver_deploy.pipeline.build import build_engine
-    from perceiver_deploy.pipeline.convert import convert_bundle
-    from perceiver_deploy.pipeline.export import export_model
-    from perceiver_deploy.pipeline.tuning import tune_bundle
-    from perceiver_deploy.pipeline.validate import validate_bundle
-    from perceiver_deploy.runtimes.loading import load
-    from perceiver_deploy.runtimes.queries import run_in_chunks
-    from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
-    from perceiver_deploy.runtimes.settings import RuntimeSettings
+from perceiver_deploy._version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from perceiver_deploy.data.media.flow import estimate_flow
+    from perceiver_deploy.pipeline.benchmark.benchmark import benchmark_bundles
+    from perceiver_deploy.pipeline.build import build_engine
+    from perceiver_deploy.pipeline.convert.convert import convert_bundle
+    from perceiver_deploy.pipeline.export.export import export_model
+    from perceiver_deploy.pipeline.tune.tune import tune_bundle
+    from perceiver_deploy.pipeline.validate.validate import validate_bundle
+    from perceiver_deploy.runtimes.opening import load
+    from perceiver_deploy.runtimes.settings import RuntimeSettings
+    from perceiver_deploy.runtimes.stages.queries import run_in_chunks
+    from perceiver_deploy.runtimes.stages.reconstruction import reconstruct_clip
+
 __all__ = [
     "RuntimeSettings",
+    "__version__",
     "benchmark_bundles",
     "build_engine",
     "convert_bundle",
@@ -42,16 +44,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "RuntimeSettings": "perceiver_deploy.runtimes.settings",
-    "benchmark_bundles": "perceiver_deploy.pipeline.benchmark",
+    "benchmark_bundles": "perceiver_deploy.pipeline.benchmark.benchmark",
     "build_engine": "perceiver_deploy.pipeline.build",
-    "convert_bundle": "perceiver_deploy.pipeline.convert",
-    "estimate_flow": "perceiver_deploy.data.flow",
-    "export_model": "perceiver_deploy.pipeline.export",
-    "load": "perceiver_deploy.runtimes.loading",
-    "reconstruct_clip": "perceiver_deploy.runtimes.reconstruction",
-    "run_in_chunks": "perceiver_deploy.runtimes.queries",
-    "tune_bundle": "perceiver_deploy.pipeline.tuning",
-    "validate_bundle": "perceiver_deploy.pipeline.validate",
+    "convert_bundle": "perceiver_deploy.pipeline.convert.convert",
+    "estimate_flow": "perceiver_deploy.data.media.flow",
+    "export_model": "perceiver_deploy.pipeline.export.export",
+    "load": "perceiver_deploy.runtimes.opening",
+    "reconstruct_clip": "perceiver_deploy.runtimes.stages.reconstruction",
+    "run_in_chunks": "perceiver_deploy.runtimes.stages.queries",
+    "tune_bundle": "perceiver_deploy.pipeline.tune.tune",
+    "validate_bundle": "perceiver_deploy.pipeline.validate.validate",
 }
 
 

@@ -8,13 +8,17 @@ import platform
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from perceiver_deploy._version import __version__
 
 _CPUINFO = Path("/proc/cpuinfo")
 _INT8_INSTRUCTIONS = {"avx_vnni", "avx512_vnni", "avx512vnni", "amx_int8", "asimddp", "i8mm"}
 _VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sse4_2": "SSE4.2", "sse42": "SSE4.2", "sve": "SVE", "asimd": "NEON"}
 """Sets of vector instructions, as /proc/cpuinfo and NumPy call them, the widest first."""
+_PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "onnx-ir", "onnxscript", "numpy", "transformers")
 
 
 def processor_name() -> str:
@@ -94,3 +98,26 @@ def installed_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def describe_environment() -> dict[str, Any]:
+    """Processor, cores, operating system, and the versions of what is installed."""
+    return {
+        "perceiver_deploy": __version__,
+        "processor": processor_kind(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: found for name in _PACKAGES if (found := installed_version(name)) is not None},
+    }
+
+
+def int8_problem() -> str | None:
+    """What to expect of INT8 where this processor has no instruction for it; None where it has, or where none says."""
+    if has_int8_products() is not False:
+        return None
+    return (
+        "This processor has no INT8 dot product (AVX-VNNI, AVX512-VNNI, AMX, or Arm's dot product). INT8 is right "
+        "here, but gains less: onnxruntime may still be faster than in fp32, most of all with int8-cpu; OpenVINO "
+        "computes it in float32 here, and is not."
+    )

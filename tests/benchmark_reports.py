@@ -6,17 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from perceiver_deploy.data.metrics import wilson_interval
-from perceiver_deploy.evaluate.benchmark_report import (
-    AccuracyFigures,
-    BenchmarkReport,
-    Latency,
-    Measurement,
-    MetricFigures,
-    Ranking,
-    Settings,
-)
-from perceiver_deploy.evaluate.ranking import median_interval, rank
+from perceiver_deploy.evaluate.accuracy.figures import AccuracyFigures, MetricFigures
+from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Latency, Measurement, Ranking, Settings
+from perceiver_deploy.evaluate.speed.ranking import median_interval, rank
+from perceiver_deploy.statistics import wilson_interval
 
 ROUNDS = 40
 

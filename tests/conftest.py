@@ -15,9 +15,13 @@ import pytest
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from perceiver_deploy.export import engine, engine_cache
+from perceiver_deploy.export.engine import build as engine
+from perceiver_deploy.export.engine import cache as engine_cache
 from perceiver_deploy.machine import has_int8_products, processor_kind
-from perceiver_deploy.runtimes import compiled_models, conformance, loaded_engine, onnxruntime_gpu
+from perceiver_deploy.runtimes import conformance
+from perceiver_deploy.runtimes.cpu import compiled_models
+from perceiver_deploy.runtimes.nvidia import loaded_engine
+from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
 from tests.factories import directory_content
 from tests.task_factories import MODELS, named_model
 
@@ -91,7 +95,7 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     failures: dict[Path, Exception] = {}
 
     def export(name: str, path: Path) -> None:
-        from perceiver_deploy.pipeline.export import export_model
+        from perceiver_deploy.pipeline.export.export import export_model
 
         with (root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from perceiver_deploy.bundle.preprocessing import ImagePreprocessing, TextPreprocessing
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
-from perceiver_deploy.model.input_config import FourierPositions, ImageInput, LearnedPositions, TextInput
+from perceiver_deploy.model.inputs.config import ImageInput, TextInput
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
-from perceiver_deploy.preprocessing import ImagePreprocessing, TextPreprocessing
+from perceiver_deploy.model.positions import FourierPositions, LearnedPositions
 
 IMAGE_KINDS = ("fourier", "conv", "learned")
 TEXT_KINDS = ("masked_lm", "text_classification")

@@ -10,7 +10,7 @@ import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from perceiver_deploy.data.sources import Source
+from perceiver_deploy.data.fetch.sources import Source
 
 PACKAGE, VERSION = "tiny-data", "1.0"
 WHEEL = "tiny_data-1.0-py3-none-any.whl"

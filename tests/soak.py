@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from perceiver_deploy import load
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.evaluate.grid import make_inputs, shape_grid
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.evaluate.parity.grid import make_inputs, shape_grid
 
 THREADS = 16
 _SAMPLE_SECONDS = 0.05

@@ -11,11 +11,10 @@ from perceiver_deploy.model.config import (
     MeanDecoderConfig,
     PerceiverConfig,
 )
-from perceiver_deploy.model.input_config import (
+from perceiver_deploy.model.inputs.config import (
     AudioInput,
     EntitiesInput,
     FlowInput,
-    FourierPositions,
     LabelInput,
     LogMel,
     MultimodalInput,
@@ -25,6 +24,7 @@ from perceiver_deploy.model.input_config import (
     VideoInput,
 )
 from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.positions import FourierPositions
 from tests.factories import KINDS, perturbed_model, small_model
 
 CLASSES = 5

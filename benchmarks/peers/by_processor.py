@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.evaluate.environment import describe_environment
-from perceiver_deploy.machine import processor_kind
+from perceiver_deploy.machine import describe_environment, processor_kind
 
 
 def record(path: Path, model: str, found: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from typing import Any
 from unittest import mock
 
 from peers.plans import OURS, OURS_ALL_ROWS, OURS_FUSED, OURS_ROWS
+from perceiver_deploy.bundle.manifest import Signature
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.manifest import Signature
-from perceiver_deploy.samples import load_sample
 
 OUR_OPTIONS = {
     OURS: GraphOptions(),
@@ -102,7 +102,7 @@ def export_ours(checkpoint: Path, file: Path, options: GraphOptions) -> dict[str
     import torch
 
     from perceiver_deploy.export import trace
-    from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+    from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
     seconds: dict[str, float] = {}
     model = timed(seconds, "load", load_checkpoint)(checkpoint)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.evaluate.workers import Runnable
-from perceiver_deploy.runtimes.loading import load
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.evaluate.speed.workers import Runnable
+from perceiver_deploy.runtimes.eager import load_source_model
+from perceiver_deploy.runtimes.opening import load
 from perceiver_deploy.runtimes.settings import RuntimeSettings
-from perceiver_deploy.runtimes.torch import load_source_model
 
 _PROFILED_RUNS = 20
 _WARM_UP = 5

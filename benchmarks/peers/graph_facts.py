@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.flops import repeated_nodes, shape_at
-from perceiver_deploy.export.operators import count_operators
+from perceiver_deploy.export.graph.flops import repeated_nodes, shape_at
+from perceiver_deploy.export.graph.operators import count_operators
 
 
 def main() -> None:

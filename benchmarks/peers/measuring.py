@@ -13,8 +13,8 @@ import numpy as np
 from peers.sources import GemmSource
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
-from perceiver_deploy.evaluate.parity import compare
-from perceiver_deploy.evaluate.workers import Source, Worker
+from perceiver_deploy.evaluate.parity.verdicts import compare
+from perceiver_deploy.evaluate.speed.workers import Source, Worker
 from perceiver_deploy.progress import log
 
 RIGHT = 1e-4

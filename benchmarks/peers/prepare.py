@@ -14,9 +14,9 @@ import numpy as np
 
 from peers.huggingface import HuggingFaceSession, random_model
 from peers.plans import FULL, SMALL
-from perceiver_deploy.evaluate import grid
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
-from perceiver_deploy.samples import Sample
+from perceiver_deploy.bundle.samples import Sample
+from perceiver_deploy.evaluate.parity.verdicts import grid
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
 
 def main() -> None:

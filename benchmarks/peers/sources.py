@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.evaluate.workers import Runnable
-from perceiver_deploy.manifest import Signature
+from perceiver_deploy.bundle.manifest import Signature
+from perceiver_deploy.evaluate.speed.workers import Runnable
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _LEAST_SECONDS = 0.05
@@ -54,9 +54,9 @@ class GraphSource:
         """A session with the runtime's settings of perceiver-deploy, the same for every exporter."""
         signature = Signature.model_validate_json(self.signature.read_text(encoding="utf-8"))
         if self.runtime == "onnxruntime":
-            from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession as Session
+            from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession as Session
         else:
-            from perceiver_deploy.runtimes.openvino import OpenVinoSession as Session
+            from perceiver_deploy.runtimes.cpu.openvino import OpenVinoSession as Session
         settings = RuntimeSettings(threads=threads, keep_compiled=False)
         return Session(self.file, signature.stage, signature.axes, settings)
 
@@ -73,7 +73,7 @@ class StaticSource:
 
     def open(self, threads: int | None) -> Runnable:
         """A session."""
-        from perceiver_deploy.runtimes.loading import load
+        from perceiver_deploy.runtimes.opening import load
 
         settings = RuntimeSettings(threads=1, static_shapes=True, keep_compiled=False)
         return load(self.bundle, "openvino", self.variant, settings=settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.model.checkpoints.load import shipped_names
 from tables import table
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from perceiver_deploy.data.metrics import format_value
-from perceiver_deploy.model.checkpoints.loading import SHIPPED, shipped_names
+from perceiver_deploy.model.checkpoints.load import SHIPPED, shipped_names
 from tables import table
 
 ACCURACY_VARIANTS = ("fp32", "fp16", "bf16", "int8-cpu", "int8")

@@ -1,5 +1,5 @@
 // A bundle opened for reading. Its manifest is valid; each file is checked when it is asked for. As in
-// perceiver_deploy/bundle.py.
+// perceiver_deploy/bundle/bundle.py.
 #pragma once
 
 #include <string>

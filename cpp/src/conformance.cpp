@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// As in perceiver_deploy/runtimes/bounds.py.
+// As in perceiver_deploy/runtimes/checks/bounds.py.
 constexpr double kRoundingFactor = 100, kRoundingFloor = 1e-5, kBroken = 0.5;
 
 constexpr std::string_view kSamples = "samples/", kSuffix = ".npz", kPreferred = "samples/opt.npz";

@@ -25,7 +25,7 @@ const T *find(const Named<T> &items, std::string_view name) {
 using Sizes = Named<std::int64_t>;
 
 // A product of numbers and axes, with whole divisions, and a number subtracted at the end: "16*queries_audio",
-// "samples/16", "frames*height*width-1". The same language as `evaluate_size` in perceiver_deploy/manifest.py.
+// "samples/16", "frames*height*width-1". The same language as `evaluate_size` in perceiver_deploy/bundle/manifest.py.
 class Size {
  public:
   explicit Size(std::int64_t number);

@@ -21,7 +21,7 @@ std::string number_after(const std::string &text, std::string_view phrase) {
   return text.substr(start, text.find_first_not_of("0123456789", start) - start);
 }
 
-// The error of a runtime that cannot load a file: too new an opset, or its own words. As in runtimes/refusal.py.
+// The error of a runtime that cannot load a file: too new an opset, or its own words. As in runtimes/load_errors.py.
 BundleError refusal(const std::string &runtime, const std::string &file, const std::string &said) {
   const OnnxHeader header = read_onnx_header(file);
   const std::string versions = concat(runtime, " cannot load ", file, ", which has ONNX opset ", header.opset(),
@@ -77,7 +77,7 @@ Error failed(const OrtFailure &failure) {
   return Error("onnxruntime failed while running: " + failure.message);
 }
 
-// What lets onnxruntime's CPU provider compute what a graph says, for the reasons in runtimes/onnxruntime.py.
+// What lets onnxruntime's CPU provider compute what a graph says, for the reasons in runtimes/cpu/onnxruntime.py.
 void compute_as_stated(const Library &library, OrtSessionOptions *session, bool weights_only) {
   const OrtApi &api = library.api();
   library.check(api.AddSessionConfigEntry(session, "session.qdq_matmulnbits_accuracy_level", "1"));

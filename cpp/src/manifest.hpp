@@ -1,4 +1,4 @@
-// The manifest of a bundle, as perceiver_deploy/manifest.py has it: what running needs of it.
+// The manifest of a bundle, as perceiver_deploy/bundle/manifest.py has it: what running needs of it.
 #pragma once
 
 #include <cstdint>

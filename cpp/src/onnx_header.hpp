@@ -1,5 +1,5 @@
 // What an ONNX file says about itself: its versions, and the files that hold its weights. As in
-// perceiver_deploy/onnx_header.py.
+// perceiver_deploy/bundle/onnx_header.py.
 #pragma once
 
 #include <cstdint>

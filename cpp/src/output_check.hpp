@@ -1,4 +1,4 @@
-// Holds what a runtime gives to the manifest, at every run. As perceiver_deploy/runtimes/output_check.py.
+// Holds what a runtime gives to the manifest, at every run. As perceiver_deploy/runtimes/checks/outputs.py.
 #pragma once
 
 #include <cstdint>

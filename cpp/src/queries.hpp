@@ -1,5 +1,5 @@
 // What the stage `decoder` takes, beside the latents, to answer all that the stage `full` answers. As `all_queries` in
-// perceiver_deploy/runtimes/queries.py.
+// perceiver_deploy/runtimes/stages/queries.py.
 #pragma once
 
 #include <cstdint>

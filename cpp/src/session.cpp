@@ -18,7 +18,7 @@ namespace pd {
 namespace {
 
 // Each runtime, and those whose variants it reads: TensorRT and TensorRT-RTX take the same graphs, CUDA those of
-// onnxruntime. As runtimes/gpu_runtimes.py.
+// onnxruntime. As runtimes/nvidia/requirements.py.
 struct Runtime {
   std::string_view name;
   std::vector<std::string_view> reads;

@@ -1,5 +1,5 @@
 // A bundle that runs: its stages in a runtime, opened as they are needed. As StagedSession in
-// perceiver_deploy/runtimes/staged.py.
+// perceiver_deploy/runtimes/stages/staged.py.
 #pragma once
 
 #include <atomic>

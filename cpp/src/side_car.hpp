@@ -1,5 +1,5 @@
 // The side-car of an engine, `engines/NAME.json`: read, and compared with this machine before the engine is loaded. As
-// in perceiver_deploy/runtimes/side_car.py.
+// in perceiver_deploy/runtimes/nvidia/side_car.py.
 #pragma once
 
 #include <optional>

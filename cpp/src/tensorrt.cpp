@@ -1,4 +1,4 @@
-// A session's engine in TensorRT or TensorRT-RTX, whichever the headers are of. As runtimes/loaded_engine.py.
+// A session's engine in TensorRT or TensorRT-RTX, whichever the headers are of. As runtimes/nvidia/loaded_engine.py.
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 #include <sys/utsname.h>

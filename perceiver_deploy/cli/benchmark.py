@@ -15,8 +15,8 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport
-    from perceiver_deploy.evaluate.page import Page
+    from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport
+    from perceiver_deploy.evaluate.report.page import Page
 
 
 def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[dict[str, int]]:
@@ -112,7 +112,7 @@ def command(
         raise click.UsageError("--latency-bound is of the scenario Server; give --scenarios too.")
     if not bundles:
         raise click.UsageError("Give a BUNDLE, or --suite modalities.")
-    from perceiver_deploy.pipeline.benchmark import BATCHES, benchmark_bundles
+    from perceiver_deploy.pipeline.benchmark.benchmark import BATCHES, benchmark_bundles
 
     result = benchmark_bundles(
         bundles,
@@ -139,8 +139,8 @@ def command(
 def _run_suite(
     output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, against: Path | None, *, png: bool
 ) -> Outcome:
-    from perceiver_deploy.evaluate.suite_page import suite_page, terminal_table
-    from perceiver_deploy.pipeline.suite import run_suite
+    from perceiver_deploy.evaluate.report.suite_page import suite_page, terminal_table
+    from perceiver_deploy.pipeline.benchmark.suite import run_suite
 
     result = run_suite(output, batches=batches, seconds=seconds, threads=threads, against=against, png=png)
 
@@ -154,7 +154,7 @@ def _run_suite(
 
 def show_report(console: Console, report: BenchmarkReport) -> None:
     """The tables and the sentences of a benchmark."""
-    from perceiver_deploy.evaluate.benchmark_page import benchmark_page
+    from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 
     show_page(console, benchmark_page(report))
 

@@ -13,10 +13,10 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.export.thresholds import Method
-    from perceiver_deploy.manifest import Precision
-    from perceiver_deploy.pipeline.convert import ConvertResult
-    from perceiver_deploy.pipeline.int8 import Target
+    from perceiver_deploy.bundle.manifest import Precision
+    from perceiver_deploy.export.calibration.thresholds import Method
+    from perceiver_deploy.pipeline.convert.convert import ConvertResult
+    from perceiver_deploy.pipeline.convert.int8 import Target
 
 
 @click.command(
@@ -89,8 +89,8 @@ def command(
     force: bool,
 ) -> Outcome:
     """Add a variant of another precision to BUNDLE."""
-    from perceiver_deploy.pipeline.accuracy_contract import ContractError
-    from perceiver_deploy.pipeline.convert import convert_bundle
+    from perceiver_deploy.pipeline.convert.convert import convert_bundle
+    from perceiver_deploy.pipeline.convert.search import ContractError
 
     try:
         result = convert_bundle(

@@ -22,7 +22,7 @@ def command(onnxruntime: bool) -> Outcome:
 
     `--onnxruntime` prints the library that C++ programs can load: put it in PERCEIVER_DEPLOY_ONNXRUNTIME.
     """
-    from perceiver_deploy.runtimes.native import cpp_directory, onnxruntime_library
+    from perceiver_deploy.runtimes.native_files import cpp_directory, onnxruntime_library
 
     found: Path = onnxruntime_library() if onnxruntime else cpp_directory()
     return Outcome(str(found), lambda console: console.print(str(found)))

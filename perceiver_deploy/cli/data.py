@@ -23,7 +23,7 @@ def command() -> None:
 @click.option("--count", is_flag=True, help="Load the data sets that are here and count their examples.")
 def list_data_sets(count: bool) -> Outcome:
     """List the data sets and the files they are made of, their licences, and whether they are here."""
-    from perceiver_deploy.pipeline.data_sets import describe_data_sets, describe_files
+    from perceiver_deploy.pipeline.fetch import describe_data_sets, describe_files
 
     data_sets, files = describe_data_sets(count=count), describe_files()
 
@@ -49,7 +49,7 @@ def fetch_data_sets(names: tuple[str, ...]) -> Outcome:
     digest is not fetched again. The cache is $PERCEIVER_DEPLOY_CACHE, else perceiver-deploy in $XDG_CACHE_HOME or
     ~/.cache.
     """
-    from perceiver_deploy.pipeline.data_sets import fetch_files
+    from perceiver_deploy.pipeline.fetch import fetch_files
 
     rows = fetch_files(names)
 

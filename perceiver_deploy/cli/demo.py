@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def command(output: Path, threads: int, *, force: bool) -> Outcome:
     """Export, quantise, compile, validate and measure a shipped, really trained checkpoint on its real test set."""
     from perceiver_deploy.errors import ParityError
-    from perceiver_deploy.evaluate.parity import failure_text
+    from perceiver_deploy.evaluate.parity.verdicts import failure_text
     from perceiver_deploy.pipeline.demo import run_demo
 
     result = run_demo(output, threads=threads, force=force)

@@ -11,7 +11,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.diagnosis import Diagnosis
+    from perceiver_deploy.pipeline.doctor import Diagnosis
 
 
 @click.command(
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 def command() -> Outcome:
     """Show what is installed, what can run here, and what to install for the rest."""
-    from perceiver_deploy.pipeline.diagnosis import diagnose
+    from perceiver_deploy.pipeline.doctor import diagnose
 
     diagnosis = diagnose()
     return Outcome(diagnosis.to_json(), lambda console: _show(console, diagnosis))

@@ -13,11 +13,11 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from perceiver_deploy.bundle.manifest import RuntimeName
     from perceiver_deploy.export.options import AttentionForm
-    from perceiver_deploy.manifest import RuntimeName
-    from perceiver_deploy.model.checkpoints.loading import Form
-    from perceiver_deploy.pipeline.export import ExportResult
-    from perceiver_deploy.pipeline.export_stages import Split
+    from perceiver_deploy.model.checkpoints.load import Form
+    from perceiver_deploy.pipeline.export.export import ExportResult
+    from perceiver_deploy.pipeline.export.stages import Split
 
 
 @click.command(
@@ -93,7 +93,7 @@ def command(
     is in OUTPUT.failed and the exit code is 3.
     """
     from perceiver_deploy.export.options import EXTERNAL_ABOVE, GraphOptions
-    from perceiver_deploy.pipeline.export import export_model
+    from perceiver_deploy.pipeline.export.export import export_model
 
     result = export_model(
         checkpoint,

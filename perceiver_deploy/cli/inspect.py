@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.inspection import Inspection
+    from perceiver_deploy.pipeline.inspect import Inspection
 
 
 @click.command(
@@ -32,7 +32,7 @@ def command(path: Path, device: str | None, threads: int | None, *, timed: bool)
 
     --time instead runs eager and each variant of a bundle under the profilers of their engines.
     """
-    from perceiver_deploy.pipeline.inspection import inspect_path
+    from perceiver_deploy.pipeline.inspect import inspect_path
 
     if timed and device is not None:
         raise click.UsageError("--time measures on this machine and --device predicts for a GPU; give one of them.")
@@ -47,10 +47,10 @@ def command(path: Path, device: str | None, threads: int | None, *, timed: bool)
 
 
 def _times(path: Path, threads: int | None) -> Outcome:
-    from perceiver_deploy.bundle import Bundle
+    from perceiver_deploy.bundle.bundle import Bundle
     from perceiver_deploy.cli.tables import make_table
-    from perceiver_deploy.evaluate.benchmark_page import layer_table
-    from perceiver_deploy.pipeline.module_times import time_modules
+    from perceiver_deploy.evaluate.report.benchmark_page import layer_table
+    from perceiver_deploy.pipeline.benchmark.module_times import time_modules
 
     found = time_modules(Bundle.open(path), threads)
     table = layer_table(found)
@@ -63,7 +63,7 @@ def _times(path: Path, threads: int | None) -> Outcome:
 def _roofline(path: Path, name: str) -> Outcome:
     from dataclasses import asdict
 
-    from perceiver_deploy.bundle import Bundle
+    from perceiver_deploy.bundle.bundle import Bundle
     from perceiver_deploy.cli.tables import make_table, megabytes
     from perceiver_deploy.pipeline.roofline import device_named, latency_bounds
 
@@ -91,8 +91,8 @@ def _roofline(path: Path, name: str) -> Outcome:
 
 
 def _show(console: Console, inspection: Inspection) -> None:
+    from perceiver_deploy.bundle.recipe import summarize_reasons
     from perceiver_deploy.cli.tables import make_table, megabytes
-    from perceiver_deploy.pipeline.inspection import summarize_reasons
 
     console.print(f"{inspection.path}: {inspection.task or 'task unknown'}, {inspection.parameters:,} parameters")
     tensors = [("input", i) for i in inspection.inputs] + [("output", o) for o in inspection.outputs]

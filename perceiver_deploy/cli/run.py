@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.prediction import Classes, Prediction
+    from perceiver_deploy.pipeline.predict import Classes, Prediction
 
 
 @click.command(
@@ -47,7 +47,7 @@ def command(
     A masked language model fills in each [MASK]; optical flow is of two images; autoencoding says how close it comes to
     a clip with its sound.
     """
-    from perceiver_deploy.pipeline.prediction import predict_files
+    from perceiver_deploy.pipeline.predict import predict_files
 
     predictions = predict_files(bundle, files, runtime=runtime, variant=variant, threads=threads, save=save)
     return Outcome([prediction.to_json() for prediction in predictions], lambda console: _show(console, predictions))

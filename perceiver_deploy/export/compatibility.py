@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+from perceiver_deploy.bundle.manifest import Precision, RuntimeName
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.manifest import Precision, RuntimeName
 
 FIRST_OPSET, LAST_OPSET = 17, 23
 """LayerNormalization came with opset 17; opset 23 is the newest that the exporter's passes were tried with."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from perceiver_deploy.export.costs import ModuleCost, cost_by_module
-from perceiver_deploy.export.fusibility import AttentionInfo, list_attentions
-from perceiver_deploy.export.operators import count_operators
+from perceiver_deploy.bundle.manifest import Axis
+from perceiver_deploy.export.attention.fusibility import AttentionInfo, list_attentions
+from perceiver_deploy.export.graph.costs import ModuleCost, cost_by_module
+from perceiver_deploy.export.graph.operators import count_operators
 from perceiver_deploy.export.options import REWRITES
-from perceiver_deploy.manifest import Axis
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from perceiver_deploy.errors import ExportError, requires
-from perceiver_deploy.export.graph_files import external_above, write_graph
-from perceiver_deploy.export.tape import store
-from perceiver_deploy.runtimes.bounds import NUDGE
+from perceiver_deploy.export.graph.files import external_above, write_graph
+from perceiver_deploy.export.graph.tape import store
+from perceiver_deploy.runtimes.checks.bounds import NUDGE
 
 with requires("export", "Computing what a graph gives exactly"):
     import onnx_ir as ir

@@ -14,12 +14,12 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec, evaluate_size
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.attention import TRANSLATIONS
+from perceiver_deploy.export.attention.translation import TRANSLATIONS
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import OPSET, REWRITES, GraphOptions
 from perceiver_deploy.export.passes import optimize
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec, evaluate_size
 from perceiver_deploy.progress import only_errors
 
 _TRACED_BATCH = 2

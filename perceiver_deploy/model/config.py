@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
+from perceiver_deploy.bundle.manifest import Task
+from perceiver_deploy.bundle.preprocessing import Preprocessing
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.manifest import Task
-from perceiver_deploy.model.input_config import Input, LabelInput, MultimodalInput
-from perceiver_deploy.preprocessing import Preprocessing
+from perceiver_deploy.model.inputs.config import Input, LabelInput, MultimodalInput
 from perceiver_deploy.strict import first_problem
 
 FORMAT = "perceiver-deploy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perceiver_deploy.manifest import Task
+from perceiver_deploy.bundle.manifest import Task
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.tasks.autoencoding import MultimodalAutoencoder
 from perceiver_deploy.model.tasks.flow import OpticalFlowModel

@@ -7,11 +7,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
-from perceiver_deploy.model.input_config import FourierPositions, LearnedPositions
+_FORBID_EXTRA = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class FourierPositions:
+    """sin and cos of positions in [-1, 1] at `num_bands` frequencies from 1 to half of `max_resolution`.
+
+    `order` of the channels: "positions_first" is positions, sin of all dimensions x bands, cos of all (DeepMind);
+    "by_dimension" is sin, cos and position of the first dimension, then those of the next (lucidrains).
+    """
+
+    __pydantic_config__ = _FORBID_EXTRA
+    num_bands: int
+    max_resolution: tuple[int | float, ...]
+    order: Literal["positions_first", "by_dimension"] = "positions_first"
+    kind: Literal["fourier"] = "fourier"
+
+    @property
+    def channels(self) -> int:
+        """Channels of the features."""
+        return len(self.max_resolution) * (2 * self.num_bands + 1)
+
+
+@dataclass(frozen=True)
+class LearnedPositions:
+    """A trainable table over a grid of `index_dims`, projected to `projection_channels` unless that is None."""
+
+    __pydantic_config__ = _FORBID_EXTRA
+    index_dims: tuple[int, ...]
+    channels: int
+    projection_channels: int | None = None
+    kind: Literal["learned"] = "learned"
+
+
+Positions = Annotated[FourierPositions | LearnedPositions, Field(discriminator="kind")]
 
 
 def linear_positions(size: int, device: torch.device) -> Tensor:

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.manifest import Engine, StageName
+from perceiver_deploy.bundle.onnx_header import external_files
 from perceiver_deploy.errors import BundleError, UsageError
-from perceiver_deploy.export.engine import BuildOptions, capability_text, parse_compute_capability
-from perceiver_deploy.export.engine_cache import build_or_reuse
+from perceiver_deploy.export.engine.build import BuildOptions, capability_text, parse_compute_capability
+from perceiver_deploy.export.engine.cache import build_or_reuse
 from perceiver_deploy.export.options import FUSED
-from perceiver_deploy.manifest import Engine, StageName
-from perceiver_deploy.onnx_header import external_files
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.gpu import driver_version, require_gpu
-from perceiver_deploy.runtimes.gpu_runtimes import reads_variants_for
-from perceiver_deploy.runtimes.profiles import Profile, Sizes, input_profile, parse_shapes
-from perceiver_deploy.runtimes.tensorrt_families import Family, engine_family
+from perceiver_deploy.runtimes.nvidia.families import Family, engine_family
+from perceiver_deploy.runtimes.nvidia.gpu import driver_version, require_gpu
+from perceiver_deploy.runtimes.nvidia.profiles import Profile, Sizes, input_profile, parse_shapes
+from perceiver_deploy.runtimes.nvidia.requirements import reads_variants_for
 
 DEFAULT_CAPABILITY = "8.9"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perceiver_deploy.pipeline.benchmark import BenchmarkResult, benchmark_bundles
+from perceiver_deploy.pipeline.benchmark.benchmark import BenchmarkResult, benchmark_bundles
 from perceiver_deploy.pipeline.build import BuildResult, build_engine
-from perceiver_deploy.pipeline.convert import ConvertResult, convert_bundle
-from perceiver_deploy.pipeline.export import ExportResult, export_model
-from perceiver_deploy.pipeline.validate import ValidationResult, validate_bundle
+from perceiver_deploy.pipeline.convert.convert import ConvertResult, convert_bundle
+from perceiver_deploy.pipeline.export.export import ExportResult, export_model
+from perceiver_deploy.pipeline.validate.validate import ValidationResult, validate_bundle
 from perceiver_deploy.progress import log
 
 CHECKPOINT = DATA = "digits"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from perceiver_deploy.bundle.preprocessing import TextPreprocessing
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import DecoderConfig, MeanDecoderConfig, PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel, build_model
-from perceiver_deploy.preprocessing import TextPreprocessing
 from perceiver_deploy.progress import log
 
 _BODY = ("input_adapter.", "encoder.")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.evaluate.page import Page, Plot, render_html, render_markdown
+from perceiver_deploy.evaluate.report.page import Page, Plot, render_html, render_markdown
 
 
 def write_report(path: Path, text: str) -> Path:

@@ -13,9 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import (
+    Manifest,
+    Precision,
+    StageName,
+    TensorSpec,
+    axes_of,
+    evaluate_size,
+    opt_sizes,
+)
 from perceiver_deploy.errors import BundleError, UsageError
-from perceiver_deploy.manifest import Manifest, Precision, StageName, TensorSpec, axes_of, evaluate_size, opt_sizes
 
 _H100 = "https://www.nvidia.com/en-us/data-center/h100/"
 _H200 = "https://www.nvidia.com/en-us/data-center/h200/"

@@ -21,18 +21,18 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ValidationError
 
-import perceiver_deploy
+from perceiver_deploy._version import __version__
 from perceiver_deploy.arrays import Arrays, relative_l2
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import DATA_SUFFIX, Precision
+from perceiver_deploy.bundle.samples import Sample, load_sample, read_groups
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.errors import BundleError, InputError, ParityError, UsageError
 from perceiver_deploy.machine import installed_version, processor_features, processor_kind
-from perceiver_deploy.manifest import DATA_SUFFIX, Precision
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.bounds import BOUNDS, rounding_bound
+from perceiver_deploy.runtimes.checks.bounds import BOUNDS, rounding_bound
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
-from perceiver_deploy.samples import Sample, load_sample, read_groups
 from perceiver_deploy.strict import Strict
 
 Way = Literal["full", "stages"]
@@ -221,7 +221,7 @@ def verdict_path(bundle: Bundle, variant: str, runtime: str, device: str, settin
     about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way]
     about += [processor_kind(), *sorted(processor_features()), os.environ.get("NVIDIA_TF32_OVERRIDE", "")]
     about += [f"{package} {installed_version(package)}" for package in _PACKAGES]
-    about.append(perceiver_deploy.__version__)
+    about.append(__version__)
     key = hashlib.sha256("\n".join(about).encode()).hexdigest()
     return cache_directory() / "conformance" / f"{key}.json"
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle.manifest import Axis, Stage, StageName
 from perceiver_deploy.errors import BundleError, PerceiverDeployError
-from perceiver_deploy.manifest import Axis, Stage, StageName
-from perceiver_deploy.runtimes.input_check import InputCheck
-from perceiver_deploy.runtimes.output_check import OutputCheck
+from perceiver_deploy.runtimes.checks.inputs import InputCheck
+from perceiver_deploy.runtimes.checks.outputs import OutputCheck
+from perceiver_deploy.runtimes.in_use import Uses
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
-from perceiver_deploy.runtimes.uses import Uses
 
 
 class Session(ABC):

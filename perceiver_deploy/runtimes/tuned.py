@@ -9,12 +9,12 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-import perceiver_deploy
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy._version import __version__
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Manifest, RuntimeName
 from perceiver_deploy.cache import cache_directory, write_whole
 from perceiver_deploy.errors import BundleError
 from perceiver_deploy.machine import installed_version, processor_kind, usable_cores
-from perceiver_deploy.manifest import Manifest, RuntimeName
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
 from perceiver_deploy.strict import Strict, first_problem
@@ -33,7 +33,7 @@ class Environment(Strict):
     def here(cls) -> Environment:
         """That of this process."""
         packages = {name: found for name in _RUNTIME_PACKAGES if (found := installed_version(name)) is not None}
-        packages["perceiver-deploy"] = perceiver_deploy.__version__
+        packages["perceiver-deploy"] = __version__
         return cls(processor=processor_kind(), cores=usable_cores(), packages=packages)
 
     def difference(self, here: Environment) -> str | None:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.data.datasets import Split
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.model.attention import AttentionLayer
-from perceiver_deploy.model.input_adapters import TextInputAdapter
+from perceiver_deploy.model.inputs.adapters import TextInputAdapter
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.tasks.text import MaskedLanguageModel
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from perceiver_deploy.data.datasets import Split
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import PerceiverDeployError, UsageError, requires
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.progress import track
-from perceiver_deploy.train.recipe import Batch, Recipe
+from perceiver_deploy.train.batch import Batch
+from perceiver_deploy.train.recipe import Recipe
 
 with requires("train", "Training"):
     from accelerate import Accelerator

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from perceiver_deploy.train.recipe import Batch
+from perceiver_deploy.train.batch import Batch
 
 LABEL_SMOOTHING = 0.05
 

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from perceiver_deploy.data.datasets import DataSet, Split
+from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import Run
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.losses import classification_loss
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs by name as the model takes them, and targets [examples, ...]."""
-
-    inputs: dict[str, Tensor]
-    targets: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on a device."""
-        return Batch({name: tensor.to(device) for name, tensor in self.inputs.items()}, self.targets.to(device))
-
-    def part(self, index: int, count: int, shared: Collection[str]) -> Batch:
-        """One of `count` parts of the examples; the `shared` inputs stay whole."""
-        inputs = {name: tensor if name in shared else tensor[index::count] for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.targets[index::count])
-
 
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
 Transform = Callable[[Batch, torch.Generator], Batch]

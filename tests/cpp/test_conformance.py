@@ -14,10 +14,10 @@ import pytest
 
 from perceiver_deploy import convert_bundle, export_model
 from perceiver_deploy.arrays import Arrays, relative_l2
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.samples import Sample
 from perceiver_deploy.errors import BundleError, ParityError, UsageError
 from perceiver_deploy.machine import processor_kind
-from perceiver_deploy.samples import Sample
 from tests.cpp.c_abi import Library, Session
 from tests.cpp.test_parity import inputs_at_shapes
 from tests.task_factories import named_model

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import export_model
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.runtimes.output_check import OutputCheck
+from perceiver_deploy.runtimes.checks.outputs import OutputCheck
 from tests.cpp.c_abi import Library, Session
 from tests.cpp.test_parity import inputs_at_shapes
 from tests.task_factories import named_model

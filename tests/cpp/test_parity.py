@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from perceiver_deploy import convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.evaluate.grid import make_inputs, shape_grid
-from perceiver_deploy.evaluate.parity import Candidate, judge
-from perceiver_deploy.model.checkpoints.loading import shipped_names
-from perceiver_deploy.pipeline.export_stages import Split
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.samples import load_sample
+from perceiver_deploy.evaluate.parity.grid import make_inputs, shape_grid
+from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
+from perceiver_deploy.model.checkpoints.load import shipped_names
+from perceiver_deploy.pipeline.export.stages import Split
 from tests.cpp.c_abi import INPUT, OUTPUT, Library, Session
 from tests.task_factories import named_model
 

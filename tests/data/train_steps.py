@@ -13,8 +13,8 @@ from accelerate import PartialState
 
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.train.catalogue import find_recipe
 from perceiver_deploy.train.loop import fit
-from perceiver_deploy.train.recipes import find_recipe
 
 if __name__ == "__main__":
     recipe = dataclasses.replace(find_recipe("digits"), steps=4, warmup_steps=10)

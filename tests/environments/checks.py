@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.files import read_example
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.data.media.files import read_example
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("onnxruntime", "openvino")

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy import build_engine, convert_bundle, export_model
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.export.engine import buildable_capabilities, capability_text
-from perceiver_deploy.runtimes.gpu import find_gpus
-from perceiver_deploy.runtimes.gpu_runtimes import GPU_RUNTIMES, missing_pieces
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.export.engine.build import buildable_capabilities, capability_text
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
+from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

@@ -11,8 +11,8 @@ import pytest
 
 from perceiver_deploy import load
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.runtimes.gpu_runtimes import PLUGIN_MODULE
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.requirements import PLUGIN_MODULE
 from tests.cpp.c_abi import Library, Session
 from tests.cpp.conftest import library, onnxruntime_library  # noqa: F401 (fixtures)
 from tests.cpp.test_parity import inputs_at_shapes

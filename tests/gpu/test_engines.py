@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import build_engine, load
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, InputError
-from perceiver_deploy.runtimes.gpu import find_gpus
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES
+from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
 from perceiver_deploy.runtimes.settings import RuntimeSettings
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES
 from tests.gpu.conftest import require
 
 THREADS = 16
@@ -79,7 +79,7 @@ def test_threads_get_their_own_results(bundle: Path, family: str) -> None:
 
 
 def test_sessions_give_their_memory_back(bundle: Path, family: str) -> None:
-    from perceiver_deploy.runtimes.cuda_memory import free_memory
+    from perceiver_deploy.runtimes.nvidia.cuda_memory import free_memory
 
     def cycle() -> np.ndarray:
         with load(bundle, runtime=family) as session:

@@ -11,8 +11,8 @@ import pytest
 from perceiver_deploy import load, validate_bundle
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.data.metrics import measure
-from perceiver_deploy.evaluate.parity import Verdict
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.evaluate.parity.verdicts import Verdict
+from perceiver_deploy.model.checkpoints.load import shipped_names
 from tests.gpu.conftest import PRECISIONS
 
 EXAMPLES = 64

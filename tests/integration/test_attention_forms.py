@@ -10,9 +10,9 @@ from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes import by_row
-from perceiver_deploy.export.passes.by_row import KEYS, LEFT, QUERIES
-from perceiver_deploy.runtimes.bounds import BOUNDS
+from perceiver_deploy.export.passes.grids import by_row
+from perceiver_deploy.export.passes.grids.by_row import KEYS, LEFT, QUERIES
+from perceiver_deploy.runtimes.checks.bounds import BOUNDS
 from tests.factories import perturbed_model, relative_l2, small_model, text_inputs
 from tests.task_factories import TASK_CONFIGS
 from tests.unit.export.test_algebra import one_head

@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from perceiver_deploy import convert_bundle, export_model, validate_bundle
-from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.pipeline.bisect import bisect
-from perceiver_deploy.pipeline.validation_samples import golden_samples
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.pipeline.validate.bisection import bisect
+from perceiver_deploy.pipeline.validate.samples import golden_samples
 from tests.conftest import named_model
 from tests.factories import text_inputs
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy import build_engine, load
-from perceiver_deploy.bundle import Bundle, changed_bundle, sha256
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, sha256
+from perceiver_deploy.bundle.manifest import Engine
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
-from perceiver_deploy.export import engine_cache
-from perceiver_deploy.manifest import Engine
+from perceiver_deploy.export.engine import cache as engine_cache
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.input_config import TextInput
+from perceiver_deploy.model.inputs.config import TextInput
 from perceiver_deploy.model.perceiver import build_model
-from perceiver_deploy.pipeline.export import export_model
-from perceiver_deploy.runtimes import gpu
+from perceiver_deploy.pipeline.export.export import export_model
+from perceiver_deploy.runtimes.nvidia import gpu
 
 needs_tensorrt = pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")

@@ -142,7 +142,7 @@ def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tm
     import onnx
     from onnx import numpy_helper
 
-    from perceiver_deploy.bundle import changed_bundle
+    from perceiver_deploy.bundle.bundle import changed_bundle
 
     broken = tmp_path / "broken.bundle"
     shutil.copytree(bundle, broken)

@@ -12,15 +12,15 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy import build_engine, convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.manifest import Signature
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.data.metrics import TOP1, measure
 from perceiver_deploy.errors import BundleError, ExportError, InputError, UsageError
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.export.quantization_report import count_quantized
-from perceiver_deploy.export.quantize import quantize_int8
-from perceiver_deploy.export.ranges import read_ranges
-from perceiver_deploy.manifest import Signature
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.export.calibration.ranges import read_ranges
+from perceiver_deploy.export.int8.quantize import quantize_int8
+from perceiver_deploy.export.int8.report import count_quantized
 from tests.factories import KINDS
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from perceiver_deploy.data.sources import SOURCES
+from perceiver_deploy.data.fetch.sources import SOURCES
 from tests.integration.test_cli import call
 
 

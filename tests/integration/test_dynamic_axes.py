@@ -10,11 +10,11 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy import build_engine, load
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
-from perceiver_deploy.evaluate.parity import Candidate, judge
-from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.runtimes.profiles import default_sizes
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
+from perceiver_deploy.evaluate.parity.reference import Reference
+from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
+from perceiver_deploy.runtimes.nvidia.profiles import default_sizes
 from tests.task_factories import MODELS, named_model
 
 

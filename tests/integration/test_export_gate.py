@@ -10,15 +10,16 @@ import onnxruntime
 import pytest
 import torch
 
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import BundleError, ParityError, PerceiverDeployError
-from perceiver_deploy.model.checkpoints.native import save_checkpoint
-from perceiver_deploy.pipeline import export as pipeline
-from perceiver_deploy.pipeline import export_gate, export_stages
-from perceiver_deploy.pipeline.export import export_model
-from perceiver_deploy.pipeline.validate import validate_bundle
-from perceiver_deploy.runtimes.loading import load
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.model.checkpoints.own import save_checkpoint
+from perceiver_deploy.pipeline.export import export as pipeline
+from perceiver_deploy.pipeline.export import gate as export_gate
+from perceiver_deploy.pipeline.export import stages as export_stages
+from perceiver_deploy.pipeline.export.export import export_model
+from perceiver_deploy.pipeline.validate.validate import validate_bundle
+from perceiver_deploy.runtimes.opening import load
 from tests.factories import directory_content, image_inputs, relative_l2, small_model
 
 KIND = "text_classification"

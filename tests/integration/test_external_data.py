@@ -14,14 +14,14 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy import build_engine, convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle, sha256
+from perceiver_deploy.bundle.bundle import Bundle, sha256
+from perceiver_deploy.bundle.onnx_header import external_files
 from perceiver_deploy.errors import BundleError, ParityError
-from perceiver_deploy.evaluate import parity
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.export.graph_files import write_graph
+from perceiver_deploy.evaluate.parity import verdicts as parity
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.export.graph.files import write_graph
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.onnx_header import external_files
-from perceiver_deploy.pipeline.inspection import inspect_path
+from perceiver_deploy.pipeline.inspect import inspect_path
 from tests.factories import directory_content, small_model
 
 ONNX, DATA = "onnx/fp32.onnx", "onnx/fp32.onnx.data"
@@ -208,10 +208,10 @@ MEASURE = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from perceiver_deploy.export.graph_files import write_graph
+from perceiver_deploy.export.graph.files import write_graph
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

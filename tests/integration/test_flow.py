@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from perceiver_deploy import estimate_flow, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.data.flow import extract_patches, read_frames
+from perceiver_deploy.data.media.flow import extract_patches, read_frames
 
 FRAMES = [Path("tests/data/flow/cat_first.png"), Path("tests/data/flow/cat_second.png")]
 TRUE_FLOW = (1, -1)

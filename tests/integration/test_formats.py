@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from perceiver_deploy import export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from tests.unit.model.checkpoints.test_haiku import nested, random_parameters
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from perceiver_deploy import build_engine, convert_bundle, export_model, load, validate_bundle
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import BundleError, UsageError
-from perceiver_deploy.evaluate.parity import candidates_of, compare, judge
-from perceiver_deploy.export.half import convert_to_half, tensors_to_observe
-from perceiver_deploy.pipeline.inspection import inspect_path
-from perceiver_deploy.runtimes.bounds import BOUNDS
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.evaluate.parity.verdicts import candidates_of, compare, judge
+from perceiver_deploy.export.half.convert import convert_to_half, tensors_to_observe
+from perceiver_deploy.pipeline.inspect import inspect_path
+from perceiver_deploy.runtimes.checks.bounds import BOUNDS
 from tests.factories import small_model
 from tests.task_factories import MODELS
 

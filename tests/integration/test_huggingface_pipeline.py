@@ -9,9 +9,9 @@ import transformers
 from click.testing import CliRunner
 
 from perceiver_deploy import export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.data.text import encode
+from perceiver_deploy.data.media.text import encode
 
 SMALL = {
     "num_latents": 8,

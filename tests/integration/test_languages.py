@@ -11,10 +11,10 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy import convert_bundle
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.files import read_example
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.data.media.files import read_example
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.pipeline.prediction import predict_files
+from perceiver_deploy.pipeline.predict import predict_files
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = [ROOT / "examples" / "italian.wav", ROOT / "tests" / "data" / "languages" / "russian.wav"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from perceiver_deploy import convert_bundle
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.evaluate import node_times
-from perceiver_deploy.evaluate.benchmark_page import layer_table
-from perceiver_deploy.evaluate.plots import benchmark_plots
-from perceiver_deploy.pipeline.export import export_model
-from perceiver_deploy.pipeline.layer_errors import layer_errors
-from perceiver_deploy.pipeline.module_times import time_modules
+from perceiver_deploy.evaluate.report.benchmark_page import layer_table
+from perceiver_deploy.evaluate.report.plots import benchmark_plots
+from perceiver_deploy.evaluate.speed import node_times
+from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
+from perceiver_deploy.pipeline.benchmark.module_times import time_modules
+from perceiver_deploy.pipeline.export.export import export_model
 from tests.benchmark_reports import make_report
 from tests.conftest import named_model
 from tests.factories import text_inputs

@@ -13,18 +13,18 @@ import onnxruntime
 import pytest
 
 from perceiver_deploy import export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.onnx_header import read_header
 from perceiver_deploy.cli.export import command
 from perceiver_deploy.errors import ExportError, UsageError
-from perceiver_deploy.evaluate.grid import make_inputs, shape_grid
+from perceiver_deploy.evaluate.parity.grid import make_inputs, shape_grid
 from perceiver_deploy.export import compatibility
 from perceiver_deploy.export.compatibility import newest_readable, require_readable
-from perceiver_deploy.export.graph_files import write_graph
+from perceiver_deploy.export.graph.files import write_graph
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.older_operators import use_older_operators
-from perceiver_deploy.onnx_header import read_header
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from tests.factories import relative_l2, small_model
 from tests.task_factories import MODELS
 

@@ -15,23 +15,23 @@ import torch
 from PIL import Image
 
 from perceiver_deploy import build_engine, export_model, load
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.audio import preprocess_sound
-from perceiver_deploy.data.flow import extract_patches
-from perceiver_deploy.data.images import preprocess_image
-from perceiver_deploy.data.text import encode
-from perceiver_deploy.data.video import cover, scale_pictures
-from perceiver_deploy.errors import BundleError, InputError, UsageError
-from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.raw.building import raw_model
-from perceiver_deploy.pipeline.validate import validate_bundle
-from perceiver_deploy.preprocessing import (
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.preprocessing import (
     AudioPreprocessing,
     FlowPreprocessing,
     ImagePreprocessing,
     TextPreprocessing,
     VideoPreprocessing,
 )
+from perceiver_deploy.data.media.audio import preprocess_sound
+from perceiver_deploy.data.media.flow import extract_patches
+from perceiver_deploy.data.media.images import preprocess_image
+from perceiver_deploy.data.media.text import encode
+from perceiver_deploy.data.media.video import cover, scale_pictures
+from perceiver_deploy.errors import BundleError, InputError, UsageError
+from perceiver_deploy.model.config import PerceiverConfig
+from perceiver_deploy.model.raw.building import raw_model
+from perceiver_deploy.pipeline.validate.validate import validate_bundle
 from tests.factories import perturbed_model, relative_l2, small_config, small_model
 from tests.task_factories import TASK_CONFIGS
 
@@ -254,7 +254,7 @@ def test_source_model_of_a_raw_bundle_is_plain_and_eager_takes_raw_data(exported
 
 
 def test_masked_byte_is_filled_in_from_a_raw_bundle(exported: Callable[[str], Path], tmp_path: Path) -> None:
-    from perceiver_deploy.pipeline.prediction import predict_files
+    from perceiver_deploy.pipeline.predict import predict_files
 
     (tmp_path / "text.txt").write_text("Per[MASK]eiver", encoding="utf-8")
     export_model(perturbed_model(CASES["masked_lm"].config), tmp_path / "plain", validate=False)

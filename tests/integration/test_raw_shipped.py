@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.pipeline.benchmark import benchmark_bundles
+from perceiver_deploy.pipeline.benchmark.benchmark import benchmark_bundles
 
 DATA = Path("tests/data")
 FRAMES = (DATA / "flow/cat_first.png", DATA / "flow/cat_second.png")

@@ -115,7 +115,7 @@ def test_make_targets_that_the_pages_name_exist():
 
 
 def test_train_command_of_the_readme_names_a_recipe():
-    from perceiver_deploy.train.recipes import RECIPES
+    from perceiver_deploy.train.catalogue import RECIPES
 
     (recipe,) = re.findall(r"perceiver-deploy train (\S+) -o", "".join(blocks("sh", [ROOT / "README.md"])))
     assert recipe in RECIPES

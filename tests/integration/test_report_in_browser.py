@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from perceiver_deploy.evaluate.benchmark_page import benchmark_page
-from perceiver_deploy.evaluate.plots import COLOURS, benchmark_plots
+from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.plots import COLOURS, benchmark_plots
 from perceiver_deploy.pipeline.reports import write_page
 from tests.benchmark_reports import make_report, steady
 

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.evaluate.benchmark_page import benchmark_page
-from perceiver_deploy.evaluate.scenarios import run_scenarios
-from perceiver_deploy.evaluate.workers import CandidateName
+from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
+from perceiver_deploy.evaluate.speed.workers import CandidateName
 from tests.benchmark_reports import make_report
 from tests.factories import text_inputs
 
@@ -43,7 +43,7 @@ def test_each_scenario_has_the_figures_that_its_rules_look_at(asked):
 
 
 def test_a_bound_that_no_rate_keeps_is_said(asked, monkeypatch):
-    monkeypatch.setattr("perceiver_deploy.evaluate.scenarios.LOADS", (0.1,))
+    monkeypatch.setattr("perceiver_deploy.evaluate.speed.scenarios.LOADS", (0.1,))
     *_, server = run_scenarios(*asked, 0.05, 1e-7)
     assert server.kept is False
 

@@ -9,7 +9,7 @@ import pytest
 
 from perceiver_deploy import load
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.pipeline.prediction import predict_files
+from perceiver_deploy.pipeline.predict import predict_files
 
 TABLE = Path(__file__).parents[1] / "data" / "furniture" / "table.obj"
 TUMOUR = Path(__file__).parents[1] / "data" / "breast-cancer" / "malignant.csv"

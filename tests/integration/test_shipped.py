@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from perceiver_deploy import validate_bundle
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.model.checkpoints.load import shipped_names
 
 
 @pytest.mark.parametrize("name", shipped_names())

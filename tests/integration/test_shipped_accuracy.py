@@ -10,7 +10,7 @@ import pytest
 
 from perceiver_deploy import convert_bundle
 from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.model.checkpoints.load import shipped_names
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("onnxruntime", "openvino")

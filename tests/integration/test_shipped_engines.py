@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import build_engine, convert_bundle
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.export import engine_cache
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.export.engine import cache as engine_cache
+from perceiver_deploy.model.checkpoints.load import shipped_names
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from perceiver_deploy import build_engine, convert_bundle, export_model, load, run_in_chunks, validate_bundle
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.errors import BundleError, ExportError, InputError, ParityError, PerceiverDeployError, UsageError
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.model.tasks.stages import stage_module
-from perceiver_deploy.pipeline import export_stages
-from perceiver_deploy.pipeline.inspection import inspect_path
-from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
-from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.pipeline.export import stages as export_stages
+from perceiver_deploy.pipeline.inspect import inspect_path
+from perceiver_deploy.runtimes.eager import EagerSession
+from perceiver_deploy.runtimes.stages.reconstruction import reconstruct_clip
 from tests.factories import VOCABULARY, perturbed_model, relative_l2, small_model, text_inputs
 from tests.task_factories import TASK_CONFIGS
 

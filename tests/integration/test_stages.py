@@ -9,14 +9,14 @@ import onnx_ir as ir
 import pytest
 
 from perceiver_deploy import export_model, load, run_in_chunks
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.evaluate.parity import Candidate, compare, judge
-from perceiver_deploy.evaluate.reference import Reference
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.evaluate.parity.reference import Reference
+from perceiver_deploy.evaluate.parity.verdicts import Candidate, compare, judge
 from perceiver_deploy.model.config import Semantics
 from perceiver_deploy.model.tasks.stages import stage_module
-from perceiver_deploy.runtimes.queries import all_queries
-from perceiver_deploy.runtimes.staged import StagedSession
-from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.runtimes.eager import EagerSession
+from perceiver_deploy.runtimes.stages.queries import all_queries
+from perceiver_deploy.runtimes.stages.staged import StagedSession
 from tests.factories import KINDS, perturbed_model, relative_l2, small_config
 from tests.task_factories import TASK_CONFIGS
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from perceiver_deploy.errors import InputError, MissingError, UsageError
-from perceiver_deploy.pipeline.suite import run_suite
+from perceiver_deploy.pipeline.benchmark.suite import run_suite
 
 SETTINGS = {"batches": [2], "seconds": 0.02, "threads": 1}
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.evaluate.parity import Candidate, judge
-from perceiver_deploy.evaluate.reference import Reference
-from perceiver_deploy.runtimes.input_check import check_inputs
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.evaluate.parity.reference import Reference
+from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
+from perceiver_deploy.runtimes.checks.inputs import check_inputs
 from tests.factories import perturbed_model
 from tests.task_factories import TASK_CONFIGS
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from perceiver_deploy import export_model, load, reconstruct_clip
+from perceiver_deploy.bundle.preprocessing import VideoPreprocessing
 from perceiver_deploy.cli.main import main
-from perceiver_deploy.data.video import read_video
-from perceiver_deploy.preprocessing import VideoPreprocessing
+from perceiver_deploy.data.media.video import read_video
 from tests.factories import perturbed_model
 from tests.task_factories import CLASSES, TASK_CONFIGS
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from perceiver_deploy import convert_bundle, export_model, load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import opt_sizes
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.evaluate.grid import Case, make_inputs
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.passes.ranks import keep_ranks
-from perceiver_deploy.manifest import opt_sizes
-from perceiver_deploy.runtimes.queries import answer_queries
+from perceiver_deploy.runtimes.stages.queries import answer_queries
 from tests.task_factories import MODELS, named_model
 
 QUICK = ("fourier", "text_classification", "entities")

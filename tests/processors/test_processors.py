@@ -16,7 +16,7 @@ from transformers import PerceiverConfig, PerceiverForImageClassificationFourier
 
 from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.machine import has_int8_products
-from perceiver_deploy.model.checkpoints.loading import shipped_names
+from perceiver_deploy.model.checkpoints.load import shipped_names
 from perceiver_deploy.runtimes import conformance
 from tests.processors.emulation import BUILD, HERE, QEMU_MODELS, Processor, processor
 
@@ -74,7 +74,7 @@ SESSION = """
 import sys
 from perceiver_deploy import load
 from perceiver_deploy.machine import processor_kind
-from perceiver_deploy.samples import load_sample
+from perceiver_deploy.bundle.samples import load_sample
 print(processor_kind())
 bundle, variant, runtime = sys.argv[1:4]
 session = load(bundle, variant=variant, runtime=runtime, threads=1, allow_nonconforming=len(sys.argv) > 4)

@@ -13,10 +13,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from perceiver_deploy import bundle as bundle_module
-from perceiver_deploy.bundle import Bundle, changed_bundle, new_bundle
+from perceiver_deploy.bundle import bundle as bundle_module
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, new_bundle
+from perceiver_deploy.bundle.manifest import Manifest
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.manifest import Manifest
 from tests.factories import directory_content, manifest_document
 
 ONNX = "onnx/fp32.onnx"
@@ -304,7 +304,7 @@ def test_a_read_only_place_gives_a_bundle_error_and_stays_as_it_was(place):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from perceiver_deploy.bundle import changed_bundle, new_bundle
+from perceiver_deploy.bundle.bundle import changed_bundle, new_bundle
 from perceiver_deploy.errors import BundleError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 path = Path(sys.argv[2])
@@ -408,8 +408,8 @@ WRITER = """
 import itertools, json, os, signal, sys
 from pathlib import Path
 from onnx import ModelProto
-from perceiver_deploy.bundle import changed_bundle, new_bundle
-from perceiver_deploy.manifest import Manifest
+from perceiver_deploy.bundle.bundle import changed_bundle, new_bundle
+from perceiver_deploy.bundle.manifest import Manifest
 how, path, document, first, kill_at = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), *map(int, sys.argv[4:])
 TRACKED = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.listdir", "os.scandir",
            "shutil.rmtree", "shutil.copytree", "ctypes.dlopen", "ctypes.dlsym"}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from perceiver_deploy.manifest import Axis, Manifest
+from perceiver_deploy.bundle.manifest import Axis, Manifest
 from tests.factories import manifest_document
 
 LEAVING_PATHS = {

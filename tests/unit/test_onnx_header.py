@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from perceiver_deploy.bundle.onnx_header import ExternalData, external_files, read_header
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.onnx_header import ExternalData, external_files, read_header
 
 
 def external_tensor(name, location, **entries):

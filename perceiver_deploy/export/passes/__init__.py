@@ -8,11 +8,12 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import optimizer
 
+from perceiver_deploy.bundle.manifest import Signature, opt_sizes
 from perceiver_deploy.export.options import BY_ROW, GraphOptions
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.batch_sharing import share_over_batch
-from perceiver_deploy.export.passes.by_row import LEFT, attend_by_row, find_large_grids
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
+from perceiver_deploy.export.passes.grids.by_row import LEFT, attend_by_row, find_large_grids
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.no_ops import remove_no_ops
 from perceiver_deploy.export.passes.node_names import name_nodes
@@ -22,7 +23,6 @@ from perceiver_deploy.export.passes.reassociation import reassociate
 from perceiver_deploy.export.passes.stored_rows import store_rows
 from perceiver_deploy.export.passes.token_tables import LOOKED_UP, look_up_tokens
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
-from perceiver_deploy.manifest import Signature, opt_sizes
 
 
 def optimize(model: ir.Model, signature: Signature, options: GraphOptions) -> dict[str, int]:

@@ -7,7 +7,7 @@ import re
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from perceiver_deploy.manifest import Signature
+from perceiver_deploy.bundle.manifest import Signature
 
 _DIVISION = re.compile(r"\((\w+)//(\d+)\)")
 

@@ -9,11 +9,10 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript import version_converter
 
-from perceiver_deploy.export.attention_match import Attention, constant_array, find_attentions, sole_user
-from perceiver_deploy.export.tape import Tape, store
-
-ATTENTION_OPSET = 23
-"""The first opset that has `Attention`."""
+from perceiver_deploy.export.attention.fusibility import ATTENTION_OPSET
+from perceiver_deploy.export.attention.match import Attention, find_attentions
+from perceiver_deploy.export.graph.tape import Tape, store
+from perceiver_deploy.export.graph.values import constant_array, sole_user
 
 
 def fuse_for_onnxruntime(model: ir.Model) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
-from perceiver_deploy.export.origin import module_of
+from perceiver_deploy.export.graph.origin import module_of
 
 
 def name_nodes(model: ir.Model) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.tape import store
+from perceiver_deploy.export.graph.tape import store
 
 _GELU_SINCE, _NUM_OUTPUTS_SINCE = 20, 18
 

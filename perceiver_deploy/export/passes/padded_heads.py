@@ -6,11 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
-from perceiver_deploy.export.attention_match import Attention, Output, Projection, constant_array, find_attentions
-from perceiver_deploy.export.tape import Tape
-
-HEAD_MULTIPLE, HEAD_MOST = 8, 256
-"""Channels of a head in TensorRT's fused kernels: a multiple of the first, up to the second."""
+from perceiver_deploy.export.attention.fusibility import HEAD_MOST, HEAD_MULTIPLE
+from perceiver_deploy.export.attention.match import Attention, Output, Projection, find_attentions
+from perceiver_deploy.export.graph.tape import Tape
+from perceiver_deploy.export.graph.values import constant_array
 
 
 def pad_heads(model: ir.Model) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from perceiver_deploy.export.attention_match import constant_array
-from perceiver_deploy.export.origin import module_of
-from perceiver_deploy.export.tape import Tape
+from perceiver_deploy.export.graph.origin import module_of
+from perceiver_deploy.export.graph.tape import Tape
+from perceiver_deploy.export.graph.values import constant_array
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 

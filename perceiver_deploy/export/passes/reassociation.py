@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from perceiver_deploy.export import attention_plans as plans
-from perceiver_deploy.export import attention_rewrites as rewrites
-from perceiver_deploy.export.attention_match import find_attentions, is_learned
-from perceiver_deploy.export.attention_rewrites import ProjectedAttention
-from perceiver_deploy.export.flops import shape_at
+from perceiver_deploy.export.attention import plans, rewrites
+from perceiver_deploy.export.attention.match import find_attentions, is_learned
+from perceiver_deploy.export.attention.rewrites import ProjectedAttention
+from perceiver_deploy.export.graph.flops import shape_at
 
 _SCORES = {
     plans.KEYS_UNPROJECTED: rewrites.unproject_keys,

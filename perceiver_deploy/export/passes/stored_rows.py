@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx.reference import ops
 
-from perceiver_deploy.export.attention_match import constant_array, sole_user
-from perceiver_deploy.export.origin import module_of
-from perceiver_deploy.export.tape import Tape
+from perceiver_deploy.export.graph.origin import module_of
+from perceiver_deploy.export.graph.tape import Tape
+from perceiver_deploy.export.graph.values import constant_array, sole_user
 
 _BY_ROW = ("LayerNormalization", "MatMul", "Gemm", "Add", "Mul")
 _BY_LAYOUT = ("Unsqueeze", "Reshape", "Transpose", "Pad")

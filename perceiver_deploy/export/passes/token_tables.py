@@ -25,9 +25,9 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from perceiver_deploy.export.attention_match import constant_array, float64, sole_user
-from perceiver_deploy.export.origin import module_of
-from perceiver_deploy.export.tape import Tape
+from perceiver_deploy.export.graph.origin import module_of
+from perceiver_deploy.export.graph.tape import Tape
+from perceiver_deploy.export.graph.values import constant_array, float64, sole_user
 
 LOOKED_UP = "projections of tokens looked up"
 MOST_PAIRS = 1 << 20

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from perceiver_deploy.bundle.preprocessing import (
+    AudioPreprocessing,
+    FlowPreprocessing,
+    ImagePreprocessing,
+    TextPreprocessing,
+    VideoPreprocessing,
+)
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.flow import RawFlowModel
@@ -10,13 +17,6 @@ from perceiver_deploy.model.raw.sound import RawAudioModel
 from perceiver_deploy.model.raw.text import RawTextModel
 from perceiver_deploy.model.raw.video import RawVideoModel
 from perceiver_deploy.model.raw.wrapping import RawModel
-from perceiver_deploy.preprocessing import (
-    AudioPreprocessing,
-    FlowPreprocessing,
-    ImagePreprocessing,
-    TextPreprocessing,
-    VideoPreprocessing,
-)
 
 _RAW_ALREADY = ("point_cloud_classification", "entities", "tokens")
 

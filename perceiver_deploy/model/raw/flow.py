@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from perceiver_deploy.manifest import Signature
+from perceiver_deploy.bundle.manifest import Signature
+from perceiver_deploy.bundle.preprocessing import FlowPreprocessing
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel, pixels_spec
-from perceiver_deploy.preprocessing import FlowPreprocessing
 
 
 class RawFlowModel(RawModel):

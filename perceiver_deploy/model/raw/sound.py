@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perceiver_deploy.manifest import Axis, Signature
+from perceiver_deploy.bundle.manifest import Axis, Signature
+from perceiver_deploy.bundle.preprocessing import AudioPreprocessing
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel, pcm_spec, sound_of
-from perceiver_deploy.preprocessing import AudioPreprocessing
 
 
 class RawAudioModel(RawModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec
+from perceiver_deploy.bundle.preprocessing import MASKED_BYTE, TextPreprocessing
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel
-from perceiver_deploy.preprocessing import MASKED_BYTE, TextPreprocessing
 
 _SPECIALS = 2
 """CLS and SEP."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.input_config import LabelInput, MultimodalInput
-from perceiver_deploy.model.media_adapters import MultimodalInputAdapter
+from perceiver_deploy.model.inputs.config import LabelInput, MultimodalInput
+from perceiver_deploy.model.inputs.media import MultimodalInputAdapter
 from perceiver_deploy.model.positions import FourierEncoding, indexed_positions
 from perceiver_deploy.model.tasks.classification import BATCH
 from perceiver_deploy.model.tasks.media import audio_input, video_and_audio, video_input

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import MeanDecoder, PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder

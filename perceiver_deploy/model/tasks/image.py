@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.input_adapters import ConvStem, ImageInputAdapter
-from perceiver_deploy.model.input_config import ImageInput, LearnedPositions
+from perceiver_deploy.model.inputs.adapters import ConvStem, ImageInputAdapter
+from perceiver_deploy.model.inputs.config import ImageInput
+from perceiver_deploy.model.positions import LearnedPositions
 from perceiver_deploy.model.tasks.classification import Classifier
 
 

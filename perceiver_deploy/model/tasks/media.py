@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from perceiver_deploy.manifest import Axis, Signature, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.input_config import AudioInput, MultimodalInput, VideoInput
-from perceiver_deploy.model.media_adapters import AudioInputAdapter, MultimodalInputAdapter, VideoInputAdapter
+from perceiver_deploy.model.inputs.config import AudioInput, MultimodalInput, VideoInput
+from perceiver_deploy.model.inputs.media import AudioInputAdapter, MultimodalInputAdapter, VideoInputAdapter
 from perceiver_deploy.model.tasks.classification import Classifier, mask_spec
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
 from perceiver_deploy.model.decoder import PerceiverDecoder
 from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.input_config import EntitiesInput, PointsInput
-from perceiver_deploy.model.set_adapters import EntitiesInputAdapter, PointsInputAdapter
+from perceiver_deploy.model.inputs.config import EntitiesInput, PointsInput
+from perceiver_deploy.model.inputs.sets import EntitiesInputAdapter, PointsInputAdapter
 from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
 from perceiver_deploy.model.tasks.stages import split_signature
 

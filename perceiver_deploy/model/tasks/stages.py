@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from perceiver_deploy.manifest import Axis, Signature, Stage, StageName, TensorSpec, axes_of
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec, axes_of
 from perceiver_deploy.model.config import PerceiverConfig
 
 

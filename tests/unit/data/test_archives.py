@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from perceiver_deploy.data.archives import read_members
+from perceiver_deploy.data.fetch.archives import read_members
 from perceiver_deploy.errors import InputError
 
 FILES = {"share/a.wav": b"one", "share/deep/b.wav": b"two", "share/c.txt": b"three"}

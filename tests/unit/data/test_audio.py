@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.audio import preprocess_sound, read_sound
-from perceiver_deploy.data.files import read_example
+from perceiver_deploy.bundle.preprocessing import AudioPreprocessing
+from perceiver_deploy.data.media.audio import preprocess_sound, read_sound
+from perceiver_deploy.data.media.files import read_example
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import AudioPreprocessing
 
 RATE = 8000
 TONE = np.round(12000 * np.sin(np.arange(1000) / 5)).astype(np.int16)

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
-from perceiver_deploy.data.sources import SOURCES
+from perceiver_deploy.data.fetch.sources import SOURCES
 from perceiver_deploy.errors import MissingError
 
 
@@ -20,7 +20,7 @@ def test_a_loaded_data_set_is_what_the_registry_says_without_loading_it(name):
 
 def test_data_sets_are_described_without_loading_one():
     program = (
-        "import sys; from perceiver_deploy.pipeline.data_sets import describe_data_sets; "
+        "import sys; from perceiver_deploy.pipeline.fetch import describe_data_sets; "
         "print([row['here'] for row in describe_data_sets()], {'sklearn', 'torch'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.entities import ENTITY_TOP1
-from perceiver_deploy.data.files import read_example
+from perceiver_deploy.bundle.preprocessing import EntitiesPreprocessing
+from perceiver_deploy.data.media.entities import ENTITY_TOP1
+from perceiver_deploy.data.media.files import read_example
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import EntitiesPreprocessing
 
 PREPROCESSING = EntitiesPreprocessing(names=("size", "weight", "age"), mean=(1.0, 10.0, 0.0), std=(2.0, 5.0, 1.0))
 # Of size 5 and weight 5, of an age not known: (5 - 1) / 2 and (5 - 10) / 5.

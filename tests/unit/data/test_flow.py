@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from perceiver_deploy.data.flow import (
+from perceiver_deploy.bundle.preprocessing import FlowPreprocessing
+from perceiver_deploy.data.media.flow import (
     cut_tiles,
     end_point_error,
     estimate_flow,
@@ -17,7 +18,6 @@ from perceiver_deploy.data.flow import (
     tile_weights,
 )
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import FlowPreprocessing
 
 PUBLISHED = FlowPreprocessing()
 SMALL = FlowPreprocessing(tile_size=(8, 10), min_overlap=3, output_scale=4.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceiver_deploy.data.flow_files import colour_wheel, write_flow
+from perceiver_deploy.data.media.flow_files import colour_wheel, write_flow
 from perceiver_deploy.errors import InputError
 
 FLOW = np.random.default_rng(0).standard_normal((3, 5, 2)).astype(np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.data import flow_photos
-from perceiver_deploy.data.flow_photos import MAX_MOTION, SIZE, draw_fields, draw_pairs, sample_bilinear
+from perceiver_deploy.data.sets import flow_photos
+from perceiver_deploy.data.sets.flow_photos import MAX_MOTION, SIZE, draw_fields, draw_pairs, sample_bilinear
 
 
 @pytest.fixture

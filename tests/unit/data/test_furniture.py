@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.furniture import LABELS, FurnitureModel, held_out_groups, read_models
+from perceiver_deploy.data.sets.furniture import LABELS, FurnitureModel, held_out_groups, read_models
 
 CATALOGUE = """
 name#1=Office chair with arms 2

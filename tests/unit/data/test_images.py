@@ -7,9 +7,9 @@ import pytest
 import transformers
 from PIL import Image
 
-from perceiver_deploy.data.images import normalize, preprocess_image, read_image
+from perceiver_deploy.bundle.preprocessing import ImagePreprocessing
+from perceiver_deploy.data.media.images import normalize, preprocess_image, read_image
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import ImagePreprocessing
 
 PUBLISHED = ImagePreprocessing(
     size=(224, 224), crop_fraction=224 / 256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)

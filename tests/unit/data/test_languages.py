@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceiver_deploy.data.languages import held_out
+from perceiver_deploy.data.sets.languages import held_out
 
 PROMPTS = [f"prompt-{index}" for index in range(100)]
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.datasets import Split
-from perceiver_deploy.data.digits import load_digits
-from perceiver_deploy.data.metrics import TOP1, Metric, bootstrap_interval, collect_outputs, measure, wilson_interval
+from perceiver_deploy.data.metrics import TOP1, Metric, collect_outputs, measure
+from perceiver_deploy.data.sets.digits import load_digits
+from perceiver_deploy.data.split import Split
+from perceiver_deploy.statistics import bootstrap_interval, wilson_interval
 
 
 def split(targets, **inputs):

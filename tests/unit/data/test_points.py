@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.points import draw_points, normalize_points, read_mesh, read_points
+from perceiver_deploy.bundle.preprocessing import PointsPreprocessing
+from perceiver_deploy.data.media.points import draw_points, normalize_points, read_mesh, read_points
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import PointsPreprocessing
 
 CORNERS = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
 # A unit square in two triangles and, apart from it, a 3 x 1 rectangle in four.

@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.datasets import DataSet, Split
-from perceiver_deploy.data.digits import load_digits
-from perceiver_deploy.data.flow import extract_patches
-from perceiver_deploy.data.images import normalize
-from perceiver_deploy.data.raw_sets import raw_data_set
-from perceiver_deploy.data.text import encode
+from perceiver_deploy.bundle.preprocessing import AudioPreprocessing, FlowPreprocessing, TextPreprocessing
+from perceiver_deploy.data.datasets import DataSet
+from perceiver_deploy.data.media.flow import extract_patches
+from perceiver_deploy.data.media.images import normalize
+from perceiver_deploy.data.media.text import encode
+from perceiver_deploy.data.sets.digits import load_digits
+from perceiver_deploy.data.sets.raw_sets import raw_data_set
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import AudioPreprocessing, FlowPreprocessing, TextPreprocessing
 
 
 def data_set(preprocessing: Any, inputs: dict[str, Any], targets: Any, **changes: Any) -> DataSet:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.data.snippets import LENGTH, PREPROCESSING, TASK_LABELS
-from perceiver_deploy.data.text import decode
+from perceiver_deploy.data.media.text import decode
+from perceiver_deploy.data.sets.snippets import LENGTH, PREPROCESSING, TASK_LABELS
 from perceiver_deploy.errors import MissingError
 
 

@@ -8,9 +8,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_deploy.data.text import decode, encode, read_text
+from perceiver_deploy.bundle.preprocessing import TextPreprocessing
+from perceiver_deploy.data.media.text import decode, encode, read_text
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.preprocessing import TextPreprocessing
 
 TEXT = TextPreprocessing()
 TOKENIZER = transformers.PerceiverTokenizer()

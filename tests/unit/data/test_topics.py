@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perceiver_deploy.data.media.text import decode
 from perceiver_deploy.data.metrics import measure
-from perceiver_deploy.data.text import decode
-from perceiver_deploy.data.topics import BITS_PER_BYTE, IGNORED, LENGTH, MASKED, PREPROCESSING, load_topics
+from perceiver_deploy.data.sets.topics import BITS_PER_BYTE, IGNORED, LENGTH, MASKED, PREPROCESSING, load_topics
 
 
 @pytest.fixture(scope="module")

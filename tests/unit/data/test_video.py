@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceiver_deploy.data.files import read_example
-from perceiver_deploy.data.video import read_video, write_clip
+from perceiver_deploy.bundle.preprocessing import VideoPreprocessing
+from perceiver_deploy.data.media.files import read_example
+from perceiver_deploy.data.media.video import read_video, write_clip
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.preprocessing import VideoPreprocessing
 
 MEDIA = Path(__file__).parents[2] / "data/video"
 WITH_SOUND = VideoPreprocessing(size=(4, 4), frames=3, frame_rate=25, sample_rate=2000)

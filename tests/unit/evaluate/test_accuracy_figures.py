@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perceiver_deploy.evaluate.accuracy_figures import lost
+from perceiver_deploy.evaluate.accuracy.figures import lost
 
 
 def test_hits_that_were_lost_one_sided_are_significant_and_few_are_not():

@@ -9,8 +9,8 @@ import pytest
 
 import perceiver_deploy
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.benchmark_report import BenchmarkReport, Ranking, compact_json, report_schema
-from perceiver_deploy.evaluate.suite_report import suite_schema
+from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Ranking, compact_json, report_schema
+from perceiver_deploy.evaluate.report.suite_document import suite_schema
 from tests.benchmark_reports import make_report
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.datasets import Split
 from perceiver_deploy.data.metrics import TOP1, Metric
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.evaluate.accuracy import measure_drops
-from perceiver_deploy.evaluate.agreement import judge_outputs
-from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
+from perceiver_deploy.evaluate.accuracy.agreement import judge_outputs
+from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
+from perceiver_deploy.evaluate.accuracy.measure import measure_drops
 
 ERROR = Metric("error", "px", False, lambda outputs, inputs, targets: np.abs(outputs["x"] - targets))
 

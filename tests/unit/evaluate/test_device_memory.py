@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from perceiver_deploy.evaluate.device_memory import device_bytes
-from perceiver_deploy.runtimes.gpu import find_gpus
+from perceiver_deploy.evaluate.speed.device_memory import device_bytes
+from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
 
 
 def test_without_the_package_it_is_not_known(monkeypatch):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from perceiver_deploy import machine
-from perceiver_deploy.evaluate.environment import int8_problem
-from perceiver_deploy.pipeline.diagnosis import diagnose
+from perceiver_deploy.machine import int8_problem
+from perceiver_deploy.pipeline.doctor import diagnose
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from perceiver_deploy.evaluate.benchmark_page import benchmark_page
-from perceiver_deploy.evaluate.page import INK, Page, Table, render_html, render_markdown
-from perceiver_deploy.evaluate.plots import benchmark_plots, pareto_front
+from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.page import INK, Page, Table, render_html, render_markdown
+from perceiver_deploy.evaluate.report.plots import benchmark_plots, pareto_front
 from tests.benchmark_reports import make_report
 
 

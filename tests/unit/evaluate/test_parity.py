@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perceiver_deploy.bundle.manifest import Stage, TensorSpec
+from perceiver_deploy.bundle.samples import Sample, load_sample
 from perceiver_deploy.errors import BundleError, PerceiverDeployError
-from perceiver_deploy.evaluate.parity import (
+from perceiver_deploy.evaluate.parity.verdicts import (
     BOUNDS,
     Candidate,
     Figures,
@@ -17,9 +19,7 @@ from perceiver_deploy.evaluate.parity import (
     failure_text,
     judge,
 )
-from perceiver_deploy.manifest import Stage, TensorSpec
 from perceiver_deploy.runtimes.session import Session
-from perceiver_deploy.samples import Sample, load_sample
 
 EXACT = 1e-15  # a handful of float64 roundings
 

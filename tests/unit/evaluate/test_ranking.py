@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from perceiver_deploy.evaluate.ranking import rank
+from perceiver_deploy.evaluate.speed.ranking import rank
 
 
 def test_the_fastest_is_chosen_when_it_is_faster_in_every_round():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.regression import compare_reports, compare_suites
+from perceiver_deploy.evaluate.report.regression import compare_reports, compare_suites
 from tests.benchmark_reports import make_report, steady
 
 EAGER, OURS = "eager fp32", "onnxruntime fp32"

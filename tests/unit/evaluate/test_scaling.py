@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_deploy.evaluate.scaling import fit_exponent, scaling_tables
+from perceiver_deploy.evaluate.report.scaling import fit_exponent, scaling_tables
 from tests.benchmark_reports import make_report
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perceiver_deploy.evaluate.statistics import mcnemar, paired_difference
+from perceiver_deploy.statistics import mcnemar, paired_difference
 
 
 def test_interval_of_a_large_sample_of_pairs_is_that_of_the_normal_distribution():

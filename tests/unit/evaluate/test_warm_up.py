@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perceiver_deploy.evaluate.workers import warm_up
+from perceiver_deploy.evaluate.speed.workers import warm_up
 
 
 class Times:

@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from perceiver_deploy.evaluate.grid import Case, make_inputs
-from perceiver_deploy.export import attention_plans
-from perceiver_deploy.export.attention_match import find_attentions
-from perceiver_deploy.export.attention_plans import (
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
+from perceiver_deploy.export.attention import plans as attention_plans
+from perceiver_deploy.export.attention.match import find_attentions
+from perceiver_deploy.export.attention.plans import (
     AS_IT_WAS,
     EARLY_OUTPUT,
     KEYS_UNPROJECTED,
@@ -23,7 +23,7 @@ from perceiver_deploy.export.attention_plans import (
     score_costs,
     value_costs,
 )
-from perceiver_deploy.export.flops import count_flops
+from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes import apply_algebra
 from perceiver_deploy.export.passes.token_tables import LOOKED_UP

@@ -13,13 +13,14 @@ import pytest
 from onnx.reference.ops import op_loop
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.evaluate.grid import Case
-from perceiver_deploy.export.flops import count_flops
-from perceiver_deploy.export.fusibility import list_attentions
+from perceiver_deploy.evaluate.parity.grid import Case
+from perceiver_deploy.export.attention.fusibility import list_attentions
+from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes import apply_algebra, by_row
-from perceiver_deploy.export.passes.by_row import KEYS, QUERIES, attend_by_row
+from perceiver_deploy.export.passes import apply_algebra
+from perceiver_deploy.export.passes.grids import by_row
+from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES, attend_by_row
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import perturbed_model, relative_l2, with_encoder
 from tests.unit.export.test_algebra import CONFIGS, EXACT, MANY, double_inputs, in_float64, one_head, run

@@ -8,8 +8,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from perceiver_deploy.errors import ExportError, InputError
-from perceiver_deploy.export import calibration, partial_results, segments
-from perceiver_deploy.export.calibration import largest_batch, observe
+from perceiver_deploy.export.calibration import observation as calibration
+from perceiver_deploy.export.calibration import partial_results, segments
+from perceiver_deploy.export.calibration.observation import largest_batch, observe
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.export.costs import ModuleCost, cost_by_module
-from perceiver_deploy.export.flops import count_flops
-from perceiver_deploy.manifest import Axis, opt_sizes
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Axis, opt_sizes
+from perceiver_deploy.export.graph.costs import ModuleCost, cost_by_module
+from perceiver_deploy.export.graph.flops import count_flops
 from tests.task_factories import MODELS, named_model
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError, MissingError, UsageError
-from perceiver_deploy.export.engine import (
+from perceiver_deploy.export.engine.build import (
     BuildOptions,
     BuiltEngine,
     build_engine_bytes,
@@ -19,8 +19,8 @@ from perceiver_deploy.export.engine import (
     load_builder,
     parse_compute_capability,
 )
-from perceiver_deploy.runtimes.profiles import InputShapes, Profile
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES, FamilyName
+from perceiver_deploy.runtimes.nvidia.profiles import InputShapes, Profile
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
 pytest.importorskip("polygraphy", reason="building engines needs polygraphy")
@@ -208,7 +208,7 @@ def test_polygraphy_imported_before_matters_only_where_it_drives_tensorrt(import
     code = (
         f"import {imported}\n"
         "from perceiver_deploy.errors import ExportError\n"
-        "from perceiver_deploy.export.engine import parse_compute_capability\n"
+        "from perceiver_deploy.export.engine.build import parse_compute_capability\n"
         "try:\n"
         "    print(parse_compute_capability('8.9'))\n"
         "except ExportError as error:\n"

@@ -8,11 +8,11 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from perceiver_deploy.export.calibration import fill, observe
-from perceiver_deploy.export.equalisation import ChannelPeaks, equalise, equalised_tensors
-from perceiver_deploy.export.quantize import quantize_int8, ranged_tensors
-from perceiver_deploy.manifest import Axis, Stage, TensorSpec
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.bundle.manifest import Axis, Stage, TensorSpec
+from perceiver_deploy.export.calibration.observation import fill, observe
+from perceiver_deploy.export.int8.equalisation import ChannelPeaks, equalise, equalised_tensors
+from perceiver_deploy.export.int8.quantize import quantize_int8, ranged_tensors
+from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 from tests.factories import relative_l2
 

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from perceiver_deploy.export.attention_match import find_attentions
+from perceiver_deploy.export.attention.match import find_attentions
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
 from perceiver_deploy.export.passes.padded_heads import pad_heads

@@ -4,13 +4,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from perceiver_deploy.bundle.manifest import Axis
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.export.flops import count_flops
-from perceiver_deploy.export.fusibility import choose_form, list_attentions, require_suited
+from perceiver_deploy.export.attention.fusibility import choose_form, list_attentions, require_suited
+from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.manifest import Axis
 from tests.factories import small_model
 
 

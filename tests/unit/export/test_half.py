@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError, InputError
-from perceiver_deploy.export.extremes import Extremes
-from perceiver_deploy.export.half import convert_to_half, tensors_to_observe
-from perceiver_deploy.export.half_rules import rounding_error, unit_roundoff
-from perceiver_deploy.export.quantize import quantize_int8
+from perceiver_deploy.export.calibration.extremes import Extremes
+from perceiver_deploy.export.half.convert import convert_to_half, tensors_to_observe
+from perceiver_deploy.export.half.rules import rounding_error, unit_roundoff
+from perceiver_deploy.export.int8.quantize import quantize_int8
 
 HALF, FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 RNG = np.random.default_rng(0)

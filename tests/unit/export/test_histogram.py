@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.export.histogram import BINS, Histogram
+from perceiver_deploy.export.calibration.histogram import BINS, Histogram
 
 
 def filled(*parts):

@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from perceiver_deploy.export import quantize
-from perceiver_deploy.export.calibration import observe
-from perceiver_deploy.export.graph_files import write_graph
+from perceiver_deploy.export.calibration.observation import observe
+from perceiver_deploy.export.graph.files import write_graph
+from perceiver_deploy.export.int8 import quantize
+from perceiver_deploy.export.int8.pair_placement import LAYOUT, hoist_pairs
 from perceiver_deploy.export.options import AXES, GraphOptions
-from perceiver_deploy.export.pair_placement import LAYOUT, hoist_pairs
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import image_inputs, small_model, text_inputs
 

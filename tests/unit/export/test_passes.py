@@ -3,11 +3,11 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.export.passes.axis_names import name_axes
 from perceiver_deploy.export.passes.metadata import strip_metadata
 from perceiver_deploy.export.passes.node_names import name_nodes
 from perceiver_deploy.export.passes.weight_layout import transpose_weights
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 SCOPES = "pkg.torch.onnx.name_scopes"

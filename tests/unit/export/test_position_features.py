@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.manifest import Axis, Signature, Stage, TensorSpec
-from perceiver_deploy.model.input_config import FourierPositions
-from perceiver_deploy.model.positions import FourierEncoding
+from perceiver_deploy.model.positions import FourierEncoding, FourierPositions
 from tests.factories import perturbed_model, small_config, with_encoder
 
 SIDES = {

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.quantize import quantize_int8, ranged_tensors
+from perceiver_deploy.export.int8.quantize import quantize_int8, ranged_tensors
 
 RANGES = {"h": (0.0, 2.0)}
 
@@ -151,7 +151,7 @@ def test_a_quantised_graph_is_not_quantised_again(graph, tmp_path):
 
 
 def test_less_than_nine_tenths_without_a_reason_is_an_error(graph, tmp_path, monkeypatch):
-    from perceiver_deploy.export import quantize
+    from perceiver_deploy.export.int8 import quantize
 
     class Forgetful(quantize.QDQQuantizer):
         def should_quantize_node(self, node):

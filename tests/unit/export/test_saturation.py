@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.quantize import quantize_model
-from perceiver_deploy.export.saturation import (
+from perceiver_deploy.export.int8.quantize import quantize_model
+from perceiver_deploy.export.int8.saturation import (
     MOST_NEIGHBOURS,
     find_saturation,
     full_scales,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.export.histogram import Histogram
-from perceiver_deploy.export.thresholds import LEVELS, PERCENTILE, choose_threshold, lost_share
+from perceiver_deploy.export.calibration.histogram import Histogram
+from perceiver_deploy.export.calibration.thresholds import LEVELS, PERCENTILE, choose_threshold, lost_share
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 

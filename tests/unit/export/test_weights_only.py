@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.exact import exact_options
-from perceiver_deploy.export.saturation import full_scales, round_weight
-from perceiver_deploy.export.weights_only import quantize_weights
+from perceiver_deploy.export.int8.saturation import full_scales, round_weight
+from perceiver_deploy.export.int8.weights_only import quantize_weights
 
 SIZE = 40
 

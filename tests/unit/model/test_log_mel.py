@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy import signal
 
-from perceiver_deploy.model.input_config import AudioInput, FourierPositions, LogMel
-from perceiver_deploy.model.log_mel import LogMelSpectrogram, mel_filters
-from perceiver_deploy.model.media_adapters import AudioInputAdapter
+from perceiver_deploy.model.inputs.config import AudioInput, LogMel
+from perceiver_deploy.model.inputs.log_mel import LogMelSpectrogram, mel_filters
+from perceiver_deploy.model.inputs.media import AudioInputAdapter
+from perceiver_deploy.model.positions import FourierPositions
 
 CONFIG = LogMel(sample_rate=8000, num_mels=40, window=256)
 PATCH = 160

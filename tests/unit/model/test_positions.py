@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.perceiver.modeling_perceiver import build_linear_positions, generate_fourier_features
 
-from perceiver_deploy.model.input_config import FourierPositions, LearnedPositions
-from perceiver_deploy.model.positions import FourierEncoding, LearnedEncoding, linear_positions
+from perceiver_deploy.model.positions import (
+    FourierEncoding,
+    FourierPositions,
+    LearnedEncoding,
+    LearnedPositions,
+    linear_positions,
+)
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from perceiver_deploy.data.images import _centre_crop
+from perceiver_deploy.data.media.images import _centre_crop
 from perceiver_deploy.model.raw.resize import LARGEST_ERROR, BicubicResize
 
 BICUBIC = Image.Resampling.BICUBIC

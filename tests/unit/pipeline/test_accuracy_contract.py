@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import Split
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.data.metrics import TOP1
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import BoundError, ExportError, MissingError
-from perceiver_deploy.evaluate.accuracy import Drop
-from perceiver_deploy.evaluate.agreement import Sqnr
-from perceiver_deploy.evaluate.contract import Judgement, MaxDrop
-from perceiver_deploy.evaluate.statistics import McNemar
-from perceiver_deploy.export.ranges import Ranges, TensorRange
-from perceiver_deploy.pipeline import contract_trials
-from perceiver_deploy.pipeline.accuracy_contract import _key, _Search
-from perceiver_deploy.pipeline.contract_trials import Findings, judging_runtimes
-from perceiver_deploy.pipeline.conversion import Conversion, ConvertedStage
-from perceiver_deploy.pipeline.held_out import HeldOut
+from perceiver_deploy.evaluate.accuracy.agreement import Sqnr
+from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
+from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.export.calibration.ranges import Ranges, TensorRange
+from perceiver_deploy.pipeline.convert import trials as contract_trials
+from perceiver_deploy.pipeline.convert.plan import Conversion, ConvertedStage
+from perceiver_deploy.pipeline.convert.search import _key, _Search
+from perceiver_deploy.pipeline.convert.trials import Findings, judging_runtimes
+from perceiver_deploy.pipeline.samples.held_out import HeldOut
+from perceiver_deploy.statistics import McNemar
 
 NODES = {f"layer.{index}/MatMul{suffix}": f"layer.{index}" for index in range(8) for suffix in ("", "_1")}
 ERRORS = {f"layer.{index}": error for index, error in enumerate([1, 5, 0.5, 9, 2, 0.1, 3, 0.2])}

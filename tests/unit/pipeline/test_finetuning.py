@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from perceiver_deploy.errors import CheckpointError, InputError, UsageError
-from perceiver_deploy.model.checkpoints.native import save_checkpoint
+from perceiver_deploy.model.checkpoints.own import save_checkpoint
 from perceiver_deploy.model.perceiver import build_model
-from perceiver_deploy.pipeline import training
+from perceiver_deploy.pipeline import train as training
 from perceiver_deploy.pipeline.finetuning import start_from
-from perceiver_deploy.train.recipes import find_recipe
+from perceiver_deploy.train.catalogue import find_recipe
 from tests.factories import small_config, small_model
 from tests.task_factories import TASK_CONFIGS
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from perceiver_deploy.bundle import Bundle
-from perceiver_deploy.data.datasets import Split, load_dataset, spread_rows
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.preprocessing import FlowPreprocessing
+from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.data.metrics import TOP1
+from perceiver_deploy.data.split import Split, spread_rows
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.pipeline.calibration_data import calibration_data
-from perceiver_deploy.pipeline.half_data import golden_data
-from perceiver_deploy.pipeline.held_out import _metrics, held_out_data
-from perceiver_deploy.preprocessing import FlowPreprocessing
+from perceiver_deploy.pipeline.samples.calibration import calibration_data
+from perceiver_deploy.pipeline.samples.golden import golden_data
+from perceiver_deploy.pipeline.samples.held_out import _metrics, held_out_data
 from tests.factories import image_inputs, text_inputs
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.pipeline.roofline import DEVICES, device_named, latency_bounds
 

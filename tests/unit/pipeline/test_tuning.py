@@ -14,12 +14,13 @@ import onnx
 import pytest
 
 from perceiver_deploy import RuntimeSettings, convert_bundle, load, tune_bundle
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
-from perceiver_deploy.evaluate.accuracy import Drop
-from perceiver_deploy.evaluate.agreement import Sqnr
-from perceiver_deploy.evaluate.contract import Judgement
-from perceiver_deploy.pipeline import candidates, tuning
+from perceiver_deploy.evaluate.accuracy.agreement import Sqnr
+from perceiver_deploy.evaluate.accuracy.contract import Judgement
+from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.pipeline.tune import tryout as candidates
+from perceiver_deploy.pipeline.tune import tune as tuning
 from perceiver_deploy.runtimes import tuned
 from perceiver_deploy.runtimes.tuned import tuning_path
 from tests.factories import image_inputs
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setenv("PERCEIVER_DEPLOY_CACHE", str(folder))
     monkeypatch.setattr(candidates, "usable_cores", lambda: 1)
-    monkeypatch.setattr("perceiver_deploy.runtimes.openvino.native_hints", lambda: ["f32"])
+    monkeypatch.setattr("perceiver_deploy.runtimes.cpu.openvino.native_hints", lambda: ["f32"])
     return folder
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from perceiver_deploy.manifest import Stage, evaluate_size
+from perceiver_deploy.bundle.manifest import Stage, evaluate_size
 
 OK = (0,)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import RuntimeSettings, load
-from perceiver_deploy.bundle import Bundle, changed_bundle
-from perceiver_deploy.runtimes import compiled_models
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.runtimes.cpu import compiled_models
 from tests.factories import text_inputs
 
 SIZES = [text_inputs(2, 12), text_inputs(3, 20)]  # beyond small ones, which have a compiled model of their own

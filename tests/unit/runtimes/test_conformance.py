@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import convert_bundle, export_model, load, validate_bundle
-from perceiver_deploy.bundle import Bundle, changed_bundle, sha256
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, sha256
+from perceiver_deploy.bundle.samples import load_sample, read_groups
 from perceiver_deploy.errors import BundleError, InputError, ParityError
-from perceiver_deploy.pipeline.inspection import inspect_path
+from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes import conformance
-from perceiver_deploy.runtimes.onnxruntime import OnnxRuntimeSession
+from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.settings import RuntimeSettings
-from perceiver_deploy.samples import load_sample, read_groups
 from tests.task_factories import named_model
 
 SAMPLE = "samples/opt.npz"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.runtimes.dlpack import CPU, CUDA, DeviceArray, borrow
+from perceiver_deploy.runtimes.nvidia.dlpack import CPU, CUDA, DeviceArray, borrow
 
 
 def lend(array: np.ndarray, freed: list[bool]) -> DeviceArray:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.runtimes import gpu
-from perceiver_deploy.runtimes.gpu import Gpu, find_gpus, require_gpu
+from perceiver_deploy.runtimes.nvidia import gpu
+from perceiver_deploy.runtimes.nvidia.gpu import Gpu, find_gpus, require_gpu
 
 DRIVER = r"""
 #include <stddef.h>

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import load
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import BundleError, InputError
-from perceiver_deploy.runtimes import loaded_engine
-from perceiver_deploy.runtimes.dlpack import Borrowed
-from perceiver_deploy.runtimes.loaded_engine import LoadedEngine
-from perceiver_deploy.runtimes.profiles import input_profile, parse_shapes
+from perceiver_deploy.runtimes.nvidia import loaded_engine
+from perceiver_deploy.runtimes.nvidia.dlpack import Borrowed
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES, FamilyName
+from perceiver_deploy.runtimes.nvidia.loaded_engine import LoadedEngine
+from perceiver_deploy.runtimes.nvidia.profiles import input_profile, parse_shapes
+from perceiver_deploy.runtimes.nvidia.side_car import SideCar
 from perceiver_deploy.runtimes.settings import RuntimeSettings
-from perceiver_deploy.runtimes.side_car import SideCar
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
 from tests.unit.runtimes.host_device import HostCuda, HostTensorRT, view
 from tests.unit.runtimes.test_side_car import FACTS
 
-cuda_memory = pytest.importorskip("perceiver_deploy.runtimes.cuda_memory", reason="needs cuda-bindings")
+cuda_memory = pytest.importorskip("perceiver_deploy.runtimes.nvidia.cuda_memory", reason="needs cuda-bindings")
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.bundle import Bundle
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Axis, Stage, TensorSpec
 from perceiver_deploy.errors import MissingError, UsageError
-from perceiver_deploy.manifest import Axis, Stage, TensorSpec
-from perceiver_deploy.runtimes import onnxruntime_gpu
-from perceiver_deploy.runtimes.gpu import Gpu
-from perceiver_deploy.runtimes.onnxruntime_gpu import OnnxRuntimeGpuSession, provider_options
+from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
+from perceiver_deploy.runtimes.nvidia.gpu import Gpu
+from perceiver_deploy.runtimes.nvidia.onnxruntime import OnnxRuntimeGpuSession, provider_options
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 AXES = {"batch": Axis(opt=1), "length": Axis(min=1, opt=16, max=64)}

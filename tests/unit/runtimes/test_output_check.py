@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from perceiver_deploy.bundle.manifest import TensorSpec
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.manifest import TensorSpec
-from perceiver_deploy.runtimes.output_check import OutputCheck
+from perceiver_deploy.runtimes.checks.outputs import OutputCheck
 
 LOGITS = TensorSpec(name="logits", dtype="float32", shape=("batch", 3))
 SOUND = TensorSpec(name="sound", dtype="float32", shape=("batch", "16*queries"))

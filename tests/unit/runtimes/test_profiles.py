@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perceiver_deploy.bundle.manifest import Axis, Stage, TensorSpec
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.manifest import Axis, Stage, TensorSpec
-from perceiver_deploy.runtimes.profiles import UNBOUNDED_BATCH_MAX, default_sizes, input_profile, parse_shapes
+from perceiver_deploy.runtimes.nvidia.profiles import UNBOUNDED_BATCH_MAX, default_sizes, input_profile, parse_shapes
 
 AXES = {
     "batch": Axis(opt=1),

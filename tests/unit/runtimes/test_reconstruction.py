@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from perceiver_deploy.errors import InputError, UsageError
-from perceiver_deploy.runtimes.reconstruction import reconstruct_clip
-from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.runtimes.eager import EagerSession
+from perceiver_deploy.runtimes.stages.reconstruction import reconstruct_clip
 from tests.factories import perturbed_model
 from tests.task_factories import TASK_CONFIGS
 

@@ -8,12 +8,12 @@ import onnx
 import pytest
 from onnx import helper
 
-from perceiver_deploy.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
+from perceiver_deploy.bundle.manifest import Axis, TensorSpec
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
-from perceiver_deploy.manifest import Axis, TensorSpec
-from perceiver_deploy.runtimes import loading
-from perceiver_deploy.runtimes.input_check import InputCheck, check_inputs
-from perceiver_deploy.runtimes.loading import installed_runtimes, load
+from perceiver_deploy.runtimes import opening
+from perceiver_deploy.runtimes.checks.inputs import InputCheck, check_inputs
+from perceiver_deploy.runtimes.opening import installed_runtimes, load
 from tests.factories import CLASSES, MAX_LENGTH, VOCABULARY, image_inputs, relative_l2, text_inputs
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
@@ -250,7 +250,7 @@ def test_auto_says_what_to_install_where_nothing_can_run_the_variant(copied_bund
     with pytest.raises(MissingError, match=r"'special' is for tensorrt-rtx.*pip install") as caught:
         load(path, variant="special")
     assert caught.value.exit_code == 5
-    monkeypatch.setattr(loading, "installed_runtimes", list)
+    monkeypatch.setattr(opening, "installed_runtimes", list)
     with pytest.raises(MissingError, match=r"perceiver-deploy\[cpu\]"):
         load(path)
 

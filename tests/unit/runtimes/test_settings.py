@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import RuntimeSettings, load
+from perceiver_deploy.bundle.manifest import Stage, TensorSpec
 from perceiver_deploy.errors import MissingError, PerceiverDeployError, UsageError
-from perceiver_deploy.manifest import Stage, TensorSpec
-from perceiver_deploy.runtimes import openvino
-from perceiver_deploy.runtimes.openvino import native_hints
+from perceiver_deploy.runtimes.cpu import openvino
+from perceiver_deploy.runtimes.cpu.openvino import native_hints
 from perceiver_deploy.runtimes.session import Session
 from tests.factories import image_inputs, relative_l2, text_inputs
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import _ctypes
 from pathlib import Path
 
-from perceiver_deploy.runtimes.shared_libraries import linked_libraries, missing_dependencies
+from perceiver_deploy.runtimes.nvidia.shared_libraries import linked_libraries, missing_dependencies
 
 LIBRARY = Path(_ctypes.__file__)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from perceiver_deploy.errors import BundleError, InputError
-from perceiver_deploy.runtimes.gpu import Gpu
-from perceiver_deploy.runtimes.side_car import Machine, SideCar, require_loadable
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, FamilyName
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES, FamilyName
+from perceiver_deploy.runtimes.nvidia.gpu import Gpu
+from perceiver_deploy.runtimes.nvidia.side_car import Machine, SideCar, require_loadable
 
 L4 = Machine(Gpu("NVIDIA L4", "8.9", 24 << 30), "1.7.1.116", "Linux", "x86_64", "580.65.06")
 SHAPES = {"min": [1, 16], "opt": [2, 32], "max": [4, 48]}

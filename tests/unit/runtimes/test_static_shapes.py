@@ -8,7 +8,7 @@ import pytest
 
 from perceiver_deploy import RuntimeSettings, load
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.runtimes import compiled_models, openvino
+from perceiver_deploy.runtimes.cpu import compiled_models, openvino
 from tests.factories import image_inputs, relative_l2, text_inputs
 
 SIZES = [(2, 16), (1, 1), (3, 11), (1, 32), (2, 16)]

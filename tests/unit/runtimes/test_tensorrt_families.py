@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from perceiver_deploy.errors import MissingError, UsageError
-from perceiver_deploy.runtimes.tensorrt_families import FAMILIES, engine_family
+from perceiver_deploy.runtimes.nvidia.families import FAMILIES, engine_family
 
 
 @pytest.mark.parametrize(("version", "suits"), [("10.9.0.34", False), ("10.12.0.36", True), ("11.4.0.106", True)])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from perceiver_deploy.export import engine
-from perceiver_deploy.runtimes import loaded_engine
+from perceiver_deploy.export.engine import build as engine
+from perceiver_deploy.runtimes.nvidia import loaded_engine
 
 OBJECTS = {
     loaded_engine: {

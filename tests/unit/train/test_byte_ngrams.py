@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perceiver_deploy.data.topics import PREPROCESSING
-from perceiver_deploy.train.byte_ngrams import ByteNgrams
+from perceiver_deploy.data.sets.topics import PREPROCESSING
+from perceiver_deploy.train.baselines.byte_ngrams import ByteNgrams
 
 A, B, C = 97, 98, 99
 TEXT = [np.array([A, B, A, B, A, C])]

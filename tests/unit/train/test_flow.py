@@ -11,9 +11,9 @@ import torch
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.model.perceiver import build_model
-from perceiver_deploy.pipeline import training
-from perceiver_deploy.train.flow import RECIPE
-from perceiver_deploy.train.recipe import Batch
+from perceiver_deploy.pipeline import train as training
+from perceiver_deploy.train.batch import Batch
+from perceiver_deploy.train.recipes.flow import RECIPE
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,17 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from perceiver_deploy.bundle import sha256
-from perceiver_deploy.data.datasets import DATA_SETS, Split, load_dataset
+from perceiver_deploy.bundle.bundle import sha256
+from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs, measure
+from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.model.checkpoints.loading import SHIPPED, load_checkpoint, shipped_names
+from perceiver_deploy.model.checkpoints.load import SHIPPED, load_checkpoint, shipped_names
 from perceiver_deploy.model.perceiver import build_model
-from perceiver_deploy.pipeline.training import train_recipe
-from perceiver_deploy.runtimes.torch import EagerSession
+from perceiver_deploy.pipeline.train import train_recipe
+from perceiver_deploy.runtimes.eager import EagerSession
+from perceiver_deploy.train.catalogue import RECIPES, find_recipe
 from perceiver_deploy.train.loop import fit
-from perceiver_deploy.train.recipes import RECIPES, find_recipe
 
 STEPS = 40
 LEFT_NGRAMS = 2.67  # bits a byte of 5-grams that see what is before a byte only

@@ -20,12 +20,12 @@ import torch
 
 from perceiver_deploy import export_model, load
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints import haiku
-from perceiver_deploy.model.checkpoints.haiku import load_haiku
-from perceiver_deploy.model.checkpoints.haiku_pickle import read_pickle
-from perceiver_deploy.model.input_adapters import ConvStem
-from perceiver_deploy.model.input_config import FourierPositions, ImageInput
-from perceiver_deploy.model.positions import indexed_positions
+from perceiver_deploy.model.checkpoints.haiku import reader as haiku
+from perceiver_deploy.model.checkpoints.haiku.pickle_reader import read_pickle
+from perceiver_deploy.model.checkpoints.haiku.reader import load_haiku
+from perceiver_deploy.model.inputs.adapters import ConvStem
+from perceiver_deploy.model.inputs.config import ImageInput
+from perceiver_deploy.model.positions import FourierPositions, indexed_positions
 from tests.factories import image_inputs, perturbed_model, relative_l2, small_config, tensors
 
 FLOAT64 = 1e-10

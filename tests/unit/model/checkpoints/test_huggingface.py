@@ -15,8 +15,8 @@ from transformers import PerceiverConfig
 from transformers.models.perceiver import modeling_perceiver
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints.huggingface import load_huggingface
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.model.checkpoints.huggingface.reader import load_huggingface
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from tests.factories import perturb
 
 FLOAT64, FLOAT32 = 1e-10, 1e-5

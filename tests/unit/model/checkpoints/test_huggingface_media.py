@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from tests.factories import perturb, relative_l2
 
 MODELS = transformers.models.perceiver.modeling_perceiver

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import perceiver_deploy
+from perceiver_deploy.bundle.preprocessing import TextPreprocessing
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints.krasserm import load_krasserm
-from perceiver_deploy.model.checkpoints.loading import load_checkpoint
+from perceiver_deploy.model.checkpoints.krasserm.reader import load_krasserm
+from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
-from perceiver_deploy.preprocessing import TextPreprocessing
 from tests.factories import relative_l2
 
 FLOAT64 = 1e-10

@@ -14,8 +14,8 @@ import torch
 
 import perceiver_deploy
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.checkpoints.lucidrains import load_lucidrains
-from perceiver_deploy.model.checkpoints.native import load_native, save_checkpoint
+from perceiver_deploy.model.checkpoints.lucidrains.reader import load_lucidrains
+from perceiver_deploy.model.checkpoints.own import load_native, save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
 from tests.factories import relative_l2
 

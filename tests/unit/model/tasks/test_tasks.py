@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceiver_deploy.evaluate.grid import Case, make_inputs, shape_grid
+from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.model.positions import indexed_positions
 from tests.factories import perturbed_model, tensors
 from tests.task_factories import TASK_CONFIGS

@@ -1,0 +1,1 @@
+"""The bundle: its files, manifest and samples."""

@@ -1,0 +1,1 @@
+"""Public files that data sets are made of."""

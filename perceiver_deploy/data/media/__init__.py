@@ -1,0 +1,1 @@
+"""Reading and preprocessing, one file a modality."""

@@ -1,0 +1,1 @@
+"""Numeric parity: what is compared, on which inputs, and the verdicts."""

@@ -1,0 +1,1 @@
+"""Speed: a process for each candidate, rounds, ranking, profiles."""

@@ -1,0 +1,1 @@
+"""Attention in ONNX: translated, found, reassociated, and which engine fuses it."""

@@ -1,0 +1,1 @@
+"""The values of a graph's tensors on data, and the ranges that follow."""

@@ -1,0 +1,1 @@
+"""Half precision graphs: fp16 and bf16."""

@@ -1,0 +1,1 @@
+"""Attention over a grid of positions, row by row."""

@@ -1,0 +1,1 @@
+"""Checkpoints of krasserm's perceiver-io."""

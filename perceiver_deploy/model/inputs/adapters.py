@@ -1,0 +1,90 @@
+"""Turn raw inputs into the tokens [batch, tokens, channels] that the encoder attends to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from perceiver_deploy.model.inputs.config import ImageInput, TextInput
+from perceiver_deploy.model.positions import build_positions
+
+
+class TextInputAdapter(nn.Module):
+    """Token embeddings plus learned positions: `input_ids` [batch, length] to [batch, length, channels]."""
+
+    def __init__(self, config: TextInput, initializer_range: float) -> None:
+        super().__init__()
+        self.channels = config.channels
+        self.embeddings = nn.Embedding(config.vocab_size, config.channels)
+        self.position_embeddings = nn.Embedding(config.max_length, config.channels)
+        for embedding in (self.embeddings, self.position_embeddings):
+            nn.init.trunc_normal_(embedding.weight, std=initializer_range)
+
+    def forward(self, input_ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Embed tokens at their `positions` [length], by default from 0."""
+        if positions is not None:
+            return self.embeddings(input_ids) + self.position_embeddings(positions)
+        return self.embeddings(input_ids) + self.position_embeddings.weight.narrow(0, 0, input_ids.shape[1])
+
+
+class ConvStem(nn.Module):
+    """7x7 convolution of stride 2, batch norm, ReLU and 3x3 max pool of stride 2.
+
+    Padding "fixed", as in Hugging Face: 3 on each side before the convolution, none before the pool, so that 224 x 224
+    pixels become 55 x 55. Padding "same", as in DeepMind's code: what TensorFlow calls SAME before both, so that the
+    size is halved and rounded up twice, and 224 x 224 pixels become 56 x 56.
+    """
+
+    min_size = 5
+
+    def __init__(self, in_channels: int, out_channels: int, padding: Literal["fixed", "same"] = "fixed") -> None:
+        super().__init__()
+        self.pads_same = padding == "same"
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size=7, stride=2, padding=0 if self.pads_same else 3, bias=False
+        )
+        self.batch_norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[batch, in, height, width] to [batch, out, about height / 4, about width / 4]."""
+        if self.pads_same:
+            pixels = _pad_same(pixels, kernel_size=7)
+        features = functional.relu(self.batch_norm(self.conv(pixels)))
+        if self.pads_same:
+            features = _pad_same(features, kernel_size=3)  # after a ReLU, zeros are as good as TensorFlow's -inf
+        return functional.max_pool2d(features, kernel_size=3, stride=2)
+
+
+def _pad_same(images: Tensor, kernel_size: int) -> Tensor:
+    """Zeros around images [..., height, width], as many as SAME has for this odd kernel and a stride of 2.
+
+    An odd size gets as many at both ends, an even one gets one less at its beginning.
+    """
+    after = kernel_size // 2
+    height, width = images.shape[-2:]
+    return functional.pad(images, (after - 1 + width % 2, after, after - 1 + height % 2, after))
+
+
+def _build_stem(config: ImageInput) -> nn.Module | None:
+    if config.stem_channels is None:
+        return None
+    if config.stem == "conv1x1":
+        return nn.Conv2d(config.image_channels, config.stem_channels, kernel_size=1)
+    return ConvStem(config.image_channels, config.stem_channels, config.stem_padding)
+
+
+class ImageInputAdapter(nn.Module):
+    """Pixels and positions, concatenated: `pixel_values` [batch, 3, height, width] to [batch, tokens, channels]."""
+
+    def __init__(self, config: ImageInput, initializer_range: float) -> None:
+        super().__init__()
+        self.stem = _build_stem(config)
+        self.positions = build_positions(config.positions, initializer_range)
+        self.channels = (config.stem_channels or config.image_channels) + self.positions.channels
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """One token a pixel of the stem's output, row by row."""
+        features = pixel_values if self.stem is None else self.stem(pixel_values)
+        return self.positions.beside(features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))

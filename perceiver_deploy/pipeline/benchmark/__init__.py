@@ -1,0 +1,1 @@
+"""Benchmark: accuracy and speed of every variant in every runtime."""

@@ -1,0 +1,1 @@
+"""Convert: variants of other precisions, and the accuracy contract."""

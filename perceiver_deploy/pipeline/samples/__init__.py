@@ -1,0 +1,1 @@
+"""The samples that verbs calibrate on, judge by and time."""

@@ -1,0 +1,1 @@
+"""Tune: the fastest way to run a bundle on this machine."""

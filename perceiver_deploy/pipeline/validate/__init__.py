@@ -1,0 +1,1 @@
+"""Validate: numeric parity of every variant in every runtime."""

@@ -1,0 +1,1 @@
+"""Sessions of several stages: encode once, ask many times."""

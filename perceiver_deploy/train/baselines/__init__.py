@@ -1,0 +1,1 @@
+"""Baselines that recipes are compared with."""

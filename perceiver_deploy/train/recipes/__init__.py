@@ -1,0 +1,1 @@
+"""The recipes of the shipped models, one file each."""
