@@ -4,10 +4,10 @@ Shipped models in every precision replay their golden samples. Of each variant a
 it is farthest from its graph in terms of what rounding explains, with the distance to eager. Writes
 results/conformance.json, one entry for each kind of processor.
 
-    python benchmarks/conformance.py --folder FOLDER [MODEL ...]
+    python benchmarks/conformance.py --folder FOLDER [MODEL|BUNDLE ...]
 
-Bundles are made in FOLDER where they are not there; bundles that are there already under other names, such as those of
-full-size models, are replayed too. To measure as on another processor see processors.py.
+Bundles of shipped models are made in FOLDER where they are not there. Other bundles, such as those that processors.py
+makes of full-size models, are given by their path. To measure as on another processor see processors.py.
 """
 
 from __future__ import annotations
@@ -74,19 +74,21 @@ def _share(verdict: Verdict) -> float:
 def main() -> None:
     """Replay the bundles of a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(DATA_SETS))
+    parser.add_argument("models", nargs="*", metavar="MODEL|BUNDLE", help=", ".join(DATA_SETS))
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel("INFO")
     options.folder.mkdir(parents=True, exist_ok=True)
     for model in options.models or DATA_SETS:
-        if model in DATA_SETS:
-            prepare(model, options.folder / model)
-        found = measure(options.folder / model)
-        record(RESULTS, model, found)
-        for name, row in found.items():
-            log.info("%s %s: %s", model, name, row)
+        shipped = model in DATA_SETS
+        path = options.folder / model if shipped else Path(model)
+        if shipped:
+            prepare(model, path)
+        name, found = model if shipped else f"{path.parent.name}, full size", measure(path)
+        record(RESULTS, name, found)
+        for variant, row in found.items():
+            log.info("%s %s: %s", name, variant, row)
 
 
 if __name__ == "__main__":

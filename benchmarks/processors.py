@@ -6,9 +6,9 @@ levels, and `int8-weights`. All run in turn, batch 1, in both runtimes. Writes r
 each kind of processor: medians, the 95 % interval of the speed-up, peak memory, size, and the distances to eager and to
 the variant's own graph.
 
-    python benchmarks/processors.py [MODEL ...] [--threads 2] [--rounds 9] --folder FOLDER
+    python benchmarks/processors.py [MODEL ...] [--threads 2] [--rounds 9] --folder FOLDER [--prepare]
 
-Models: fourier, language (the default: both). To measure as on a processor without INT8 dot products, where this one
+Models: fourier, language (the default: both), learned, conv, flow. To measure as on a processor without INT8 dot products, where this one
 lets CPUID be masked:
 
     cc -O1 -shared -fPIC tests/processors/mask.c -o mask.so
@@ -42,8 +42,10 @@ from perceiver_deploy.runtimes.conformance import known_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "processors.json"
-MODELS = ("fourier", "language")
-CALIBRATION_SAMPLES = 16
+MODELS = ("fourier", "language", "learned", "conv", "flow")
+USUAL = MODELS[:2]
+CALIBRATION_SAMPLES = {"flow": 2}
+"""16 of the other models."""
 
 
 def prepare(model: str, folder: Path) -> Path:
@@ -51,7 +53,7 @@ def prepare(model: str, folder: Path) -> Path:
     bundle, calibration = folder / "b", folder / "calibration.npz"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "usual.npz").exists():
-        arguments = ["-m", "peers.prepare", "full", model, str(folder), str(CALIBRATION_SAMPLES)]
+        arguments = ["-m", "peers.prepare", "full", model, str(folder), str(CALIBRATION_SAMPLES.get(model, 16))]
         subprocess.run([sys.executable, *arguments], cwd=HERE, check=True)  # noqa: S603
     if not bundle.exists():
         export_model(folder / "checkpoint", bundle, runtimes=["onnxruntime", "openvino"])
@@ -112,10 +114,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--prepare", action="store_true", help="make the bundles and measure nothing")
     options = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel("INFO")
-    for model in options.models or MODELS:
+    for model in options.models or USUAL:
+        if options.prepare:
+            prepare(model, options.folder / model)
+            continue
         found = measure(model, options.folder / model, options.threads, options.rounds)
         record(RESULTS, model, found)
         for name, row in sorted(found["candidates"].items(), key=lambda item: item[1]["median"]):
