@@ -75,7 +75,8 @@ $(STUBS): $(STAMP)
 		build/stubs/tensorrt_bindings/tensorrt.pyi
 	touch $@
 
-# Writes the published schemas of bundle.json, benchmark.json and modalities.json; tests check that they are up to date.
+# Writes the published schemas of bundle.json, benchmark.json and modalities.json, and the C++ library's table of
+# runtimes; tests check that they are up to date.
 schema: $(STAMP)
 	$(BIN)/python -c "from perceiver_deploy.bundle.manifest import manifest_schema; print(manifest_schema(), end='')" \
 		> perceiver_deploy/bundle.schema.json
@@ -83,6 +84,7 @@ schema: $(STAMP)
 		> perceiver_deploy/benchmark.schema.json
 	$(BIN)/python -c "from perceiver_deploy.evaluate.report.suite_document import suite_schema; print(suite_schema(), end='')" \
 		> perceiver_deploy/modalities.schema.json
+	$(BIN)/python cpp/make_runtimes.py
 
 # Writes the reference of the command line; a test checks that it is up to date.
 reference: $(STAMP)

@@ -29,7 +29,7 @@ from perceiver_deploy.evaluate.accuracy.measure import measure_drops
 from perceiver_deploy.evaluate.parity.verdicts import compare
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.load import shipped_names
-from perceiver_deploy.runtimes.opening import installed_runtimes
+from perceiver_deploy.runtimes.catalogue import installed_runtimes
 from perceiver_deploy.statistics import SIGNIFICANT
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"

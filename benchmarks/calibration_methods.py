@@ -49,7 +49,7 @@ def measure(model: str, folder: Path) -> dict[str, Any]:
         for method in get_args(Method):
             convert_bundle(bundle, calibration=model, target=target, method=method, force=True)
             figures = {name: compare(array, expected[name]) for name, array in outputs(bundle, model, variant).items()}
-            graph = Bundle.open(bundle).variant(variant).recipe["graphs"]["full"]
+            graph = Bundle.open(bundle).variant(variant).recipe.model_dump()["graphs"]["full"]
             found.setdefault(variant, {})[method] = {
                 "sqnr_db": {name: figure.sqnr_db for name, figure in figures.items()},
                 "left": graph["left"],

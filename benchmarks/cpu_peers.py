@@ -45,12 +45,13 @@ from perceiver_deploy.bundle.manifest import Precision
 from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import PerceiverDeployError
-from perceiver_deploy.evaluate.speed.workers import CandidateName, Source, Worker
+from perceiver_deploy.evaluate.speed.workers import Source, Worker
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS
 from perceiver_deploy.runtimes.checks.inputs import axis_sizes
 from perceiver_deploy.runtimes.cpu.openvino import native_hints
+from perceiver_deploy.runtimes.way import Way
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "cpu_peers.json"
@@ -71,7 +72,7 @@ class Measured:
     def precision(self, name: str) -> Precision:
         """That of a candidate: it decides how far its outputs may be off."""
         source = self.sources[name]
-        if isinstance(source, CandidateName | StaticSource):
+        if isinstance(source, Way | StaticSource):
             return Bundle.open(source.bundle).variant(source.variant).precision
         return "bf16" if isinstance(source, Bf16Source) else "int8" if isinstance(source, GraphSource) else "fp32"
 
@@ -149,7 +150,7 @@ def make_shipped(plan: Shipped, folder: Path, threads: int) -> Measured:
     for variant in Bundle.open(bundle).manifest.variants:
         ours[f"{OURS} {variant} in openvino, static shapes, 1 thread"] = StaticSource(bundle, variant)
     inputs = without_padding(load_dataset(plan.data).test.rows(slice(0, 1)))
-    eager = CandidateName(bundle, "torch", "fp32")
+    eager = Way(bundle, "torch", "fp32")
     with Worker[Source](eager, threads) as worker:
         expected = worker.run(inputs)
     sizes = axis_sizes(inputs, Bundle.open(bundle).manifest.stages["full"].inputs)
@@ -176,7 +177,7 @@ def make_ours(
         if variant not in Bundle.open(bundle).manifest.variants:
             run([*convert, *options], threads, PYTHONPATH=path)
     return {
-        f"{OURS} {variant} in {runtime}": CandidateName(bundle, runtime, variant)
+        f"{OURS} {variant} in {runtime}": Way(bundle, runtime, variant)
         for variant in Bundle.open(bundle).manifest.variants
         for runtime in ("onnxruntime", "openvino")
     }

@@ -36,9 +36,10 @@ from perceiver_deploy.evaluate.parity.verdicts import compare
 from perceiver_deploy.evaluate.speed.workers import Worker, time_round_robin
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.pipeline.roofline import device_named, latency_bounds
+from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.gpu import Gpu, driver_version, require_gpu
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
+from perceiver_deploy.runtimes.nvidia.requirements import missing_pieces
 
 RESULTS = Path(__file__).parent / "results" / "gpu.json"
 DEFAULT = ("digits", "sentiment", "full-fourier", "full-language")

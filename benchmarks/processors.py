@@ -8,8 +8,8 @@ the variant's own graph.
 
     python benchmarks/processors.py [MODEL ...] [--threads 2] [--rounds 9] --folder FOLDER [--prepare]
 
-Models: fourier, language (the default: both), learned, conv, flow. To measure as on a processor without INT8 dot products, where this one
-lets CPUID be masked:
+Models: fourier, language (the default: both), learned, conv, flow. To measure as on a processor without INT8 dot
+products, where this one lets CPUID be masked:
 
     cc -O1 -shared -fPIC tests/processors/mask.c -o mask.so
     PERCEIVER_DEPLOY_PROCESSOR=avx2 LD_PRELOAD=$PWD/mask.so python benchmarks/processors.py --folder FOLDER
@@ -36,9 +36,10 @@ from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import ParityError
 from perceiver_deploy.evaluate.speed.ranking import median_interval
-from perceiver_deploy.evaluate.speed.workers import CandidateName, Source
+from perceiver_deploy.evaluate.speed.workers import Source
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.conformance import known_text
+from perceiver_deploy.runtimes.way import Way
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "processors.json"
@@ -81,7 +82,7 @@ def measure(model: str, folder: Path, threads: int, rounds: int) -> dict[str, An
             except ParityError as error:
                 refused[f"{runtime} {variant}"] = str(error)
                 continue
-            sources.append(CandidateName(path, runtime, variant))
+            sources.append(Way(path, runtime, variant))
     timings = time_beside(sources, sample.inputs, threads=threads, rounds=rounds, fresh=False)
     base = timings[eager].samples
 
@@ -97,7 +98,7 @@ def measure(model: str, folder: Path, threads: int, rounds: int) -> dict[str, An
             "peak_bytes": timing.peak_bytes,
             "off_eager": relative_l2(found, expected),
         }
-        if isinstance(source, CandidateName):
+        if isinstance(source, Way):
             file = bundle.variant(source.variant).files["full"]
             figures["stored_bytes"] = bundle.manifest.stored_bytes(file)
             figures["conformance"] = known_text(bundle, source.variant, source.runtime)  # type: ignore[arg-type]

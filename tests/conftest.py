@@ -15,12 +15,9 @@ import pytest
 import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy.export.engine import build as engine
-from perceiver_deploy.export.engine import cache as engine_cache
 from perceiver_deploy.machine import has_int8_products, processor_kind
-from perceiver_deploy.runtimes import conformance
-from perceiver_deploy.runtimes.cpu import compiled_models
-from perceiver_deploy.runtimes.nvidia import loaded_engine
 from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
 from tests.factories import directory_content
 from tests.task_factories import MODELS, named_model
@@ -75,7 +72,7 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (compiled_models, conformance, engine, engine_cache, loaded_engine, onnxruntime_gpu):
+        for module in (cache_module, engine, onnxruntime_gpu):
             patch.setattr(module, "cache_directory", lambda: folder)
         yield
 

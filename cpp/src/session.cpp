@@ -17,19 +17,16 @@
 namespace pd {
 namespace {
 
-// Each runtime, and those whose variants it reads: TensorRT and TensorRT-RTX take the same graphs, CUDA those of
-// onnxruntime. As runtimes/nvidia/requirements.py.
+// Each runtime, and those whose variants it takes: TensorRT and TensorRT-RTX take the same graphs, CUDA those of
+// onnxruntime.
 struct Runtime {
   std::string_view name;
   std::vector<std::string_view> reads;
 };
 const std::vector<Runtime> &runtimes() {
-  static const std::vector<Runtime> all = {{"onnxruntime", {"onnxruntime"}},
-                                           {"onnxruntime-cuda", {"onnxruntime-cuda", "onnxruntime"}},
-                                           {"onnxruntime-tensorrt", {"onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"}},
-                                           {"onnxruntime-tensorrt-rtx", {"tensorrt-rtx", "tensorrt"}},
-                                           {"tensorrt", {"tensorrt", "tensorrt-rtx"}},
-                                           {"tensorrt-rtx", {"tensorrt-rtx", "tensorrt"}}};
+  static const std::vector<Runtime> all = {
+#include "runtimes.inc"
+  };
   return all;
 }
 

@@ -88,7 +88,7 @@ def command(
 
 def _show(console: Console, result: TuneResult) -> None:
     from perceiver_deploy.cli.tables import make_table
-    from perceiver_deploy.runtimes.tuned import way_text
+    from perceiver_deploy.runtimes.settings import way_text
 
     sizes = ", ".join(f"{name} {size}" for name, size in result.sizes.items())
     headers = ("runtime", "variant", "hint", "shapes", "threads", "alone ms", "in turn ms", "x fastest (95 %)", "")

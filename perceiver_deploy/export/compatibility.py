@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 from perceiver_deploy.bundle.manifest import Precision, RuntimeName
 from perceiver_deploy.errors import UsageError
+from perceiver_deploy.machine import installed_version
+from perceiver_deploy.runtimes.catalogue import RUNTIMES, VARIANT_RUNTIMES, Reads
 
 FIRST_OPSET, LAST_OPSET = 17, 23
 """LayerNormalization came with opset 17; opset 23 is the newest that the exporter's passes were tried with."""
 DEFAULT_RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino", "tensorrt-rtx")
-ON_CPU: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
-
-
-class Reads(NamedTuple):
-    """The newest opset and IR version that a release reads."""
-
-    release: tuple[int, int]
-    opset: int
-    ir_version: int
-
-
-# From the releases on: the first is the oldest that this package supports. onnxruntime refuses what is newer and names
-# its limit, which was read off 1.22.0 and 1.23.0. OpenVINO 2025.2 and TensorRT-RTX 1.7 took each opset to 25 and each
-# IR version to 13 (a model of one operator); OpenVINO takes the newest form it knows of an operator. TensorRT: "opset 9
-# to opset 24" in docs/operators.md of onnx-tensorrt for 10.15; for older ones ONNX 1.17's is assumed.
-_ONNXRUNTIME = (Reads((1, 22), 22, 10), Reads((1, 23), 23, 11))
-_PACKAGES: dict[RuntimeName, tuple[str, tuple[Reads, ...]]] = {
-    "onnxruntime": ("onnxruntime", _ONNXRUNTIME),
-    "onnxruntime-cuda": ("onnxruntime-gpu", _ONNXRUNTIME),
-    "onnxruntime-tensorrt": ("onnxruntime-gpu", _ONNXRUNTIME),
-    "openvino": ("openvino", (Reads((2025, 2), 25, 13),)),
-    "tensorrt": ("tensorrt", (Reads((10, 12), 22, 10), Reads((10, 15), 24, 12))),
-    "tensorrt-rtx": ("tensorrt-rtx-cu13", (Reads((1, 7), 25, 13),)),
-}
-
-
-# onnxruntime 1.32's CPU provider has no kernels for bfloat16: it refuses such an Add, Expand or MatMul. Its CUDA and
-# TensorRT providers were not tried. OpenVINO 2026.4 ran bf16 graphs, TensorRT-RTX 1.7 built them; TensorRT's parser is
-# the same.
-_NOT_READ: dict[Precision, tuple[RuntimeName, ...]] = {
-    "bf16": ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"),
-}
 
 
 def readable_by(precision: Precision, runtimes: Sequence[RuntimeName]) -> tuple[RuntimeName, ...]:
@@ -52,9 +20,9 @@ def readable_by(precision: Precision, runtimes: Sequence[RuntimeName]) -> tuple[
     Raises:
         UsageError: none of them does.
     """
-    suited = tuple(runtime for runtime in runtimes if runtime not in _NOT_READ.get(precision, ()))
+    suited = tuple(runtime for runtime in runtimes if precision not in RUNTIMES[runtime].refuses)
     if not suited:
-        others = ", ".join(name for name in _PACKAGES if name not in _NOT_READ[precision])
+        others = ", ".join(name for name in VARIANT_RUNTIMES if precision not in RUNTIMES[name].refuses)
         raise UsageError(
             f"{', '.join(runtimes)} cannot run a graph in {precision}; {others} can. Export the checkpoint for one of "
             "those, or convert to fp16."
@@ -73,11 +41,11 @@ def require_readable(opset: int, runtimes: Sequence[RuntimeName]) -> None:
     if not FIRST_OPSET <= opset <= LAST_OPSET:
         raise UsageError(f"opset is {opset}; expected {FIRST_OPSET} to {LAST_OPSET}.")
     if not runtimes:
-        raise UsageError(f"No runtime is given; expected at least one of {', '.join(_PACKAGES)}.")
+        raise UsageError(f"No runtime is given; expected at least one of {', '.join(VARIANT_RUNTIMES)}.")
     ir_version = find_min_ir_version_for([make_opsetid("", opset)])
     for runtime in runtimes:
-        if runtime not in _PACKAGES:
-            raise UsageError(f"A graph cannot be for {runtime!r}; expected one of {', '.join(_PACKAGES)}.")
+        if runtime not in VARIANT_RUNTIMES:
+            raise UsageError(f"A graph cannot be for {runtime!r}; expected one of {', '.join(VARIANT_RUNTIMES)}.")
         release, reads = newest_readable(runtime)
         if opset > reads.opset or ir_version > reads.ir_version:
             raise UsageError(
@@ -89,10 +57,8 @@ def require_readable(opset: int, runtimes: Sequence[RuntimeName]) -> None:
 
 def newest_readable(runtime: RuntimeName) -> tuple[str, Reads]:
     """The installed release of a runtime (the oldest supported one where none is) and what it reads."""
-    package, known = _PACKAGES[runtime]
-    try:
-        text = version(package)
-    except PackageNotFoundError:
-        text = ".".join(map(str, known[0].release))
+    record = RUNTIMES[runtime]
+    known = record.opsets
+    text = installed_version(record.package) or ".".join(map(str, known[0].release))
     release = tuple(int(part) for part in text.split(".")[:2])
     return text, [known[0], *(reads for reads in known[1:] if reads.release <= release)][-1]

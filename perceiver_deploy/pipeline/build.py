@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import platform
 import re
 from collections.abc import Sequence
@@ -19,10 +18,11 @@ from perceiver_deploy.export.engine.build import BuildOptions, capability_text, 
 from perceiver_deploy.export.engine.cache import build_or_reuse
 from perceiver_deploy.export.options import FUSED
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import RUNTIMES
 from perceiver_deploy.runtimes.nvidia.families import Family, engine_family
 from perceiver_deploy.runtimes.nvidia.gpu import driver_version, require_gpu
 from perceiver_deploy.runtimes.nvidia.profiles import Profile, Sizes, input_profile, parse_shapes
-from perceiver_deploy.runtimes.nvidia.requirements import reads_variants_for
+from perceiver_deploy.runtimes.nvidia.side_car import SideCar
 
 DEFAULT_CAPABILITY = "8.9"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -121,11 +121,12 @@ def build_engine(
             "attentions": _attentions(opened, variant, stage),
             **built.facts,
         }
+        side_car = SideCar.model_validate(facts)
         log.info("Built in %.1f s: %.1f MB", facts["seconds"], len(built.content) / 1e6)
         added = Engine(variant=variant, stage=stage, file=f"engines/{name}.engine")
         builder_log = f"reports/{name}.builder.log.gz"
         staging.path(added.file).write_bytes(built.content)
-        staging.path(f"engines/{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        staging.path(f"engines/{name}.json").write_text(side_car.to_json(), encoding="utf-8")
         staging.path(builder_log).write_bytes(gzip.compress(built.log.encode(), mtime=0))
         engines = {**opened.manifest.engines, name: added}
         staging.finish(opened.manifest.model_copy(update={"engines": engines}))
@@ -143,9 +144,9 @@ def _checked_name(name: str) -> str:
 
 def _source(bundle: Bundle, variant: str, stage: StageName, family: Family) -> str:
     """Path in the bundle of the ONNX file to compile."""
-    chosen, read = bundle.variant(variant), reads_variants_for(family.name)
-    if not set(chosen.runtimes) & set(read):
-        suited = [name for name, other in bundle.manifest.variants.items() if set(other.runtimes) & set(read)]
+    chosen, runtime = bundle.variant(variant), RUNTIMES[family.name]
+    if not runtime.can_run(chosen.runtimes):
+        suited = [name for name, other in bundle.manifest.variants.items() if runtime.can_run(other.runtimes)]
         raise BundleError(
             f"Variant {variant!r} is for {', '.join(chosen.runtimes)}, not for {family.name}. "
             f"Variants that are: {', '.join(suited) or 'none'}."
@@ -179,13 +180,12 @@ def _profile_facts(sizes: Sequence[dict[str, Sizes]], profiles: Sequence[Profile
 
 def _attentions(bundle: Bundle, variant: str, stage: StageName) -> list[dict[str, Any]]:
     """Which attentions have a form that TensorRT documents a fused kernel for, by the graph; the log does not say."""
-    graph = bundle.variant(variant).recipe.get("graphs", {}).get(stage, {})
     return [
         {
-            "module": each["module"],
-            "count": each["count"],
-            "fusible": each["fuses"]["tensorrt"] == FUSED,
-            "why_not": None if each["fuses"]["tensorrt"] == FUSED else each["fuses"]["tensorrt"],
+            "module": each.module,
+            "count": each.count,
+            "fusible": each.fuses["tensorrt"] == FUSED,
+            "why_not": None if each.fuses["tensorrt"] == FUSED else each.fuses["tensorrt"],
         }
-        for each in graph.get("attentions", [])
+        for each in bundle.variant(variant).recipe.graph(stage).attentions
     ]

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from perceiver_deploy.machine import describe_environment, installed_version, int8_problem
+from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES, installed_runtimes
 from perceiver_deploy.runtimes.nvidia.gpu import Gpus, driver_version, find_gpus
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
-from perceiver_deploy.runtimes.opening import installed_runtimes
+from perceiver_deploy.runtimes.nvidia.requirements import missing_pieces
 
 _EXTRAS = {
     "export": ("torch", "onnx", "onnx-ir", "onnxscript", "safetensors"),

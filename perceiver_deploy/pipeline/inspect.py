@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Manifest, Stage, StageName
 from perceiver_deploy.errors import BundleError, requires
+from perceiver_deploy.runtimes.catalogue import installed_runtimes
 from perceiver_deploy.runtimes.conformance import known_text
-from perceiver_deploy.runtimes.opening import installed_runtimes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,19 +134,19 @@ def _stage_info(stage: Stage) -> StageInfo:
 
 
 def _graph_info(name: str, stage: StageName, file: str, manifest: Manifest) -> GraphInfo:
-    counts = manifest.variants[name].recipe.get("graphs", {}).get(stage, {})
+    record = manifest.variants[name].recipe.graph(stage)
     return GraphInfo(
         name,
         stage,
         file,
         manifest.stored_bytes(file),
-        counts.get("operators", {}),
-        counts.get("flops"),
-        counts.get("rewrites", {}),
-        counts.get("modules", []),
-        counts.get("attentions", []),
-        counts.get("kept", {}),
-        counts.get("saturation"),
+        record.operators,
+        record.flops,
+        record.rewrites,
+        [module.model_dump() for module in record.modules],
+        [attention.model_dump() for attention in record.attentions],
+        record.kept,
+        record.saturation,
     )
 
 

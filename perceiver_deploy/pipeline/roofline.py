@@ -8,6 +8,7 @@ clocks below the peak come on top. A model whose weights stay in the GPU's cache
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from perceiver_deploy.bundle.manifest import (
     evaluate_size,
     opt_sizes,
 )
+from perceiver_deploy.bundle.recipe import ModuleRecord
 from perceiver_deploy.errors import BundleError, UsageError
 
 _H100 = "https://www.nvidia.com/en-us/data-center/h100/"
@@ -115,10 +117,10 @@ def latency_bounds(bundle: Bundle, device: Device) -> list[Bound]:
     """
     manifest = bundle.manifest
     for variant in manifest.variants.values():
-        graphs = variant.recipe.get("graphs", {})
-        if variant.precision == "fp32" and all(graphs.get(stage, {}).get("modules") for stage in variant.files):
+        recipe = variant.recipe
+        if variant.precision == "fp32" and all(recipe.graph(stage).modules for stage in variant.files):
             return [
-                _bound(stage, precision, graphs[stage]["modules"], manifest, device)
+                _bound(stage, precision, recipe.graph(stage).modules, manifest, device)
                 for stage in variant.files
                 for precision in _WEIGHT_BYTES
             ]
@@ -128,11 +130,11 @@ def latency_bounds(bundle: Bundle, device: Device) -> list[Bound]:
 
 
 def _bound(
-    stage: StageName, precision: Precision, modules: list[dict[str, Any]], manifest: Manifest, device: Device
+    stage: StageName, precision: Precision, modules: Sequence[ModuleRecord], manifest: Manifest, device: Device
 ) -> Bound:
     sizes = opt_sizes(manifest.axes)
-    flops = sum(module["flops"] for module in modules)
-    weights = sum(module["weight_bytes"] for module in modules) * _WEIGHT_BYTES[precision] // _WEIGHT_BYTES["fp32"]
+    flops = sum(module.flops for module in modules)
+    weights = sum(module.weight_bytes for module in modules) * _WEIGHT_BYTES[precision] // _WEIGHT_BYTES["fp32"]
     tensors = [*manifest.stages[stage].inputs, *manifest.stages[stage].outputs]
     moved = weights + sum(_tensor_bytes(spec, sizes) for spec in tensors)
     return Bound(stage, precision, flops, moved, flops / device.rate(precision), moved / (device.bandwidth * 1e9))

@@ -26,27 +26,27 @@ from perceiver_deploy.arrays import Arrays, relative_l2
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import DATA_SUFFIX, Precision
 from perceiver_deploy.bundle.samples import Sample, load_sample, read_groups
-from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.cache import Store
 from perceiver_deploy.errors import BundleError, InputError, ParityError, UsageError
-from perceiver_deploy.machine import installed_version, processor_features, processor_kind
+from perceiver_deploy.machine import processor_features, processor_kind
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import RUNTIMES, installed_packages
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS, rounding_bound
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, Hint, RuntimeSettings
 from perceiver_deploy.strict import Strict
 
-Way = Literal["full", "stages"]
+Route = Literal["full", "stages"]
 """By the stage `full`, or by `encoder` and `decoder`."""
+VERDICTS = Store("conformance", ".json")
 USUAL_SAMPLE = "samples/opt.npz"
 """The golden sample that `load` runs, where a bundle has it; the first one otherwise."""
 _HINTED: dict[Hint, Precision] = {"bf16": "bf16", "f16": "fp16"}
-_IN_TF32 = ("onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx")
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a variant gives exactly for a golden sample by one way, and the bounds on relative L2, by output."""
+    """What a variant gives exactly for a golden sample by one route, and the bounds on relative L2, by output."""
 
     sample: Sample
     outputs: Arrays
@@ -77,7 +77,7 @@ class Conformance(Strict):
         )
 
 
-def expected_outputs(bundle: Bundle, variant: str, way: Way, sample: str) -> Expected | None:
+def expected_outputs(bundle: Bundle, variant: str, route: Route, sample: str) -> Expected | None:
     """What a variant is held to at a golden sample; None where the bundle does not say.
 
     Raises:
@@ -93,13 +93,13 @@ def expected_outputs(bundle: Bundle, variant: str, way: Way, sample: str) -> Exp
     if file is None:
         return None
     groups = read_groups(bundle.file(file))
-    outputs = groups.get(way, {})
-    bounds = {name: float(bound) for name, bound in groups.get(f"{way}_bound", {}).items()}
+    outputs = groups.get(route, {})
+    bounds = {name: float(bound) for name, bound in groups.get(f"{route}_bound", {}).items()}
     if not outputs and groups:
         return None  # encoder and decoder that cannot be run as one
     if outputs.keys() != golden.float64.keys() or bounds.keys() != outputs.keys():
         raise BundleError(
-            f"{bundle.path / file} does not hold what {variant} gives by {way}; expected outputs and bounds of "
+            f"{bundle.path / file} does not hold what {variant} gives by {route}; expected outputs and bounds of "
             f"{', '.join(golden.float64)}. Add them anew with: perceiver-deploy validate {bundle.path} --add-exact"
         )
     return Expected(golden, outputs, bounds)
@@ -136,31 +136,31 @@ class ConformanceCheck:
     variant: str
     allowed: bool = False
 
-    def require(self, session: Session, way: Way, run: Callable[[Arrays], Arrays]) -> Conformance | None:
+    def require(self, session: Session, route: Route, run: Callable[[Arrays], Arrays]) -> Conformance | None:
         """The verdict, kept or measured; None where nothing says what is right.
 
         Raises:
             ParityError: it does not conform.
         """
-        verdict = self.ask(session, way, run)
+        verdict = self.ask(session, route, run)
         if verdict is None or verdict.conforms or self.allowed:
             return verdict
         raise ParityError(
-            f"Variant {self.variant!r} in {runtime_version(session.runtime)} does not give the numbers of its own "
-            f"graph on this processor ({processor_kind()}): {verdict.text().rstrip('.')}. Use another runtime, or a "
-            "variant that conforms here, such as fp32. allow_nonconforming opens it all the same."
+            f"Variant {self.variant!r} in {RUNTIMES[session.runtime].version_text} does not give the numbers of its "
+            f"own graph on this processor ({processor_kind()}): {verdict.text().rstrip('.')}. Use another runtime, or "
+            "a variant that conforms here, such as fp32. allow_nonconforming opens it all the same."
         )
 
-    def ask(self, session: Session, way: Way, run: Callable[[Arrays], Arrays]) -> Conformance | None:
+    def ask(self, session: Session, route: Route, run: Callable[[Arrays], Arrays]) -> Conformance | None:
         """The verdict, kept or measured; None, with a warning that says how to know it, where nothing says it."""
         sample = usual_sample(self.bundle)
         if sample is None:
             log.debug("Whether %s conforms is not known: %s has no golden samples", self.variant, self.bundle.path)
             return None
-        path = verdict_path(self.bundle, self.variant, session.runtime, session.device, session.settings, way)
-        if (kept := _read(path)) is not None:
+        key = verdict_key(self.bundle, self.variant, session.runtime, session.device, session.settings, route)
+        if (kept := _read(key)) is not None:
             return kept
-        expected = expected_outputs(self.bundle, self.variant, way, sample)
+        expected = expected_outputs(self.bundle, self.variant, route, sample)
         if expected is None:
             log.warning(
                 "Whether %s in %s gives the numbers of its graph on this processor is unknown: %s has no exact outputs "
@@ -176,17 +176,14 @@ class ConformanceCheck:
         except (InputError, UsageError) as error:  # an engine for other sizes, a decoder that is asked something else
             log.info("Whether %s in %s conforms is not known: %s", self.variant, session.runtime, error)
             return None
-        try:
-            write_whole(path, verdict.model_dump_json().encode())
-        except OSError as error:
-            log.info("The verdict on %s is not kept for the next time: %s", self.variant, error)
+        VERDICTS.keep(key, verdict.model_dump_json().encode(), f"The verdict on {self.variant}")
         return verdict
 
 
 def _allowance(runtime: str, settings: RuntimeSettings) -> float:
     """What a hint costs, and TF32, which has the 10 bits of half precision and which some providers cannot turn off."""
     hinted = _HINTED.get(settings.hint)
-    coarser = BOUNDS["fp16"] if runtime in _IN_TF32 else 0.0
+    coarser = BOUNDS["fp16"] if RUNTIMES[runtime].tf32 else 0.0
     return coarser + (BOUNDS[hinted] if hinted is not None else 0.0)
 
 
@@ -197,53 +194,49 @@ def usual_sample(bundle: Bundle) -> str | None:
 
 
 def known_text(bundle: Bundle, variant: str, runtime: str) -> str:
-    """What is known of a variant in a runtime of the CPU here, by the way that `run` takes, without running it."""
+    """What is known of a variant in a runtime of the CPU here, by the route that `run` takes, without running it."""
     if (sample := usual_sample(bundle)) is None:
         return "unknown: the bundle has no golden samples"
     chosen = bundle.variant(variant)
     if chosen.precision != "fp32" and sample not in bundle.exact_outputs(variant):
         return "unknown: the bundle has no exact outputs of it"
-    way: Way = "full" if "full" in chosen.files else "stages"
-    verdict = _read(verdict_path(bundle, variant, runtime, "cpu", DEFAULTS, way))
+    route: Route = "full" if "full" in chosen.files else "stages"
+    verdict = _read(verdict_key(bundle, variant, runtime, "cpu", DEFAULTS, route))
     if verdict is None:
         return "not checked yet"
     return f"{'conforms' if verdict.conforms else 'does not conform'}: {verdict.text()}"
 
 
-def verdict_path(bundle: Bundle, variant: str, runtime: str, device: str, settings: RuntimeSettings, way: Way) -> Path:
-    """Where the verdict is kept, under a name that says everything it depends on."""
+def verdict_key(
+    bundle: Bundle, variant: str, runtime: str, device: str, settings: RuntimeSettings, route: Route
+) -> str:
+    """What the verdict is kept under: a digest of everything it depends on."""
     files, manifest = bundle.variant(variant).files, bundle.manifest
     sample = usual_sample(bundle) or ""
     graphs = [part for stage in sorted(files) for part in (files[stage], files[stage] + DATA_SUFFIX)]
     about = [manifest.files[part].sha256 for part in [*graphs, sample] if part in manifest.files]
     about += [manifest.files[file].sha256 for file in [bundle.exact_outputs(variant).get(sample)] if file is not None]
     about += [manifest.files[engine.file].sha256 for engine in manifest.engines.values() if engine.variant == variant]
-    about += [variant, runtime, device, settings.hint, str(settings.static_shapes), way]
+    about += [variant, runtime, device, settings.hint, str(settings.static_shapes), route]
     about += [processor_kind(), *sorted(processor_features()), os.environ.get("NVIDIA_TF32_OVERRIDE", "")]
-    about += [f"{package} {installed_version(package)}" for package in _PACKAGES]
+    about += [f"{package} {version}" for package, version in installed_packages().items()]
     about.append(__version__)
-    key = hashlib.sha256("\n".join(about).encode()).hexdigest()
-    return cache_directory() / "conformance" / f"{key}.json"
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()
 
 
-def runtime_version(runtime: str) -> str:
-    """`onnxruntime 1.32.0`."""
-    packages = ("onnxruntime", "onnxruntime-gpu") if runtime.startswith("onnxruntime") else (runtime, f"{runtime}-cu13")
-    version = next((found for package in packages if (found := installed_version(package)) is not None), "")
-    return f"{runtime} {version}".strip()
-
-
-def _read(path: Path) -> Conformance | None:
+def _read(key: str) -> Conformance | None:
+    """What is kept; None where nothing is, or it is damaged: it is measured again."""
+    content = VERDICTS.read(key)
     try:
-        return Conformance.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):  # not there, or damaged: it is measured again
+        return None if content is None else Conformance.model_validate_json(content)
+    except ValidationError:
         return None
 
 
-def save_exact(path: Path, ways: dict[Way, tuple[Arrays, dict[str, float]]]) -> None:
+def save_exact(path: Path, routes: dict[Route, tuple[Arrays, dict[str, float]]]) -> None:
     """Write what a variant gives exactly, with its bounds, as `expected_outputs` reads it."""
     arrays: dict[str, Any] = {}
-    for way, (outputs, bounds) in ways.items():
-        arrays |= {f"{way}.{name}": array for name, array in outputs.items()}
-        arrays |= {f"{way}_bound.{name}": np.float64(bound) for name, bound in bounds.items()}
+    for route, (outputs, bounds) in routes.items():
+        arrays |= {f"{route}.{name}": array for name, array in outputs.items()}
+        arrays |= {f"{route}_bound.{name}": np.float64(bound) for name, bound in bounds.items()}
     np.savez(path, **arrays)  # not compressed: the C++ library reads it too

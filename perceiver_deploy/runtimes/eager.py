@@ -62,8 +62,10 @@ class EagerSession(Session):
         del self._model
 
 
-def eager_sessions(bundle: Bundle, settings: RuntimeSettings) -> Callable[[StageName], EagerSession]:
-    """Opens the stages of the model that the bundle was exported from; see `load_source_model`."""
+def open_stages(
+    runtime: str, bundle: Bundle, variant: str, settings: RuntimeSettings
+) -> Callable[[StageName], EagerSession]:
+    """Opens the stages of the model that the bundle was exported from, whatever the variant."""
     model = load_source_model(bundle)
     from perceiver_deploy.model.tasks.stages import stage_module
 

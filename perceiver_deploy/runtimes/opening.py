@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from perceiver_deploy.bundle.bundle import Bundle
-from perceiver_deploy.bundle.manifest import RuntimeName, Stage, StageName
+from perceiver_deploy.bundle.manifest import Stage, StageName, Variant
 from perceiver_deploy.errors import BundleError, MissingError, ParityError, UsageError
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.conformance import ConformanceCheck, Way
+from perceiver_deploy.runtimes.catalogue import (
+    EAGER,
+    GPU_RUNTIMES,
+    RUNTIMES,
+    Runtime,
+    installed_runtimes,
+    runtime_named,
+)
+from perceiver_deploy.runtimes.conformance import ConformanceCheck, Route
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces, reads_variants_for
-from perceiver_deploy.runtimes.nvidia.side_car import engine_of, find_engine
+from perceiver_deploy.runtimes.nvidia.requirements import missing_pieces
+from perceiver_deploy.runtimes.nvidia.side_car import find_engine
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 from perceiver_deploy.runtimes.stages.queries import answer_queries
 from perceiver_deploy.runtimes.stages.staged import StagedSession
 from perceiver_deploy.runtimes.tuned import tuned_choice
-
-CPU_RUNTIMES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-"""Runtimes that execute ONNX files here, and the package each needs."""
-
-
-def installed_runtimes() -> list[RuntimeName]:
-    """Runtimes of the CPU that are installed."""
-    return [name for name, package in CPU_RUNTIMES.items() if importlib.util.find_spec(package) is not None]
 
 
 def runtimes_here(bundle: Bundle, variant: str) -> list[str]:
@@ -37,7 +37,7 @@ def runtimes_here(bundle: Bundle, variant: str) -> list[str]:
     if find_gpus().problem is not None:
         return found
     for name in GPU_RUNTIMES:
-        if not suited & set(reads_variants_for(name)) or missing_pieces(name):
+        if not RUNTIMES[name].can_run(suited) or missing_pieces(name):
             continue
         if name not in FAMILIES or all(find_engine(bundle, name, variant, stage) for stage in files):
             found.append(name)
@@ -90,23 +90,18 @@ def load(
             log.warning("The tuning is ignored. %s", error)
     name, settings = name or "fp32", settings or RuntimeSettings(threads=threads)
     check = ConformanceCheck(opened, name, allow_nonconforming)
-    if runtime == "torch":
-        session = _open(opened, opened.manifest.stages, _eager_opener(opened, name, settings))
-    else:
-        session = _open_first(
-            _runtimes_to_try(runtime, opened.variant(name).runtimes, name), opened, name, settings, check
-        )
+    session = _open_first(_runtimes_to_try(runtime, opened.variant(name), name), opened, name, settings, check)
     session.variant = name
     return session
 
 
 def _open_first(
-    runtimes: Sequence[str], bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck
+    runtimes: Sequence[Runtime], bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck
 ) -> Session:
     """A session in the first of the runtimes that conforms."""
     for runtime in runtimes:
         try:
-            return _open_checked(runtime, bundle, name, settings, check)
+            return _open(runtime, bundle, name, settings, check)
         except ParityError as error:
             if runtime == runtimes[-1]:
                 raise
@@ -114,16 +109,17 @@ def _open_first(
     raise AssertionError("there is a runtime to try")
 
 
-def _open_checked(
-    runtime: str, bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck
-) -> Session:
-    variant, manifest = bundle.variant(name), bundle.manifest
-    opener = _gpu_opener if runtime in GPU_RUNTIMES else _graph_opener
-    stages = {stage: manifest.stages[stage] for stage in variant.files}
-    session = _open(bundle, stages, opener(bundle, name, runtime, settings), check)
+def _open(runtime: Runtime, bundle: Bundle, name: str, settings: RuntimeSettings, check: ConformanceCheck) -> Session:
+    """A session in a runtime, held to the numbers of the variant's graph; eager is what these are held to."""
+    manifest = bundle.manifest
+    open_stage = importlib.import_module(runtime.home).open_stages(runtime.name, bundle, name, settings)
+    if runtime.name == EAGER:
+        return _staged(bundle, manifest.stages, open_stage, lambda _: None)
+    stages = {stage: manifest.stages[stage] for stage in bundle.variant(name).files}
+    session = _staged(bundle, stages, open_stage, lambda session: _check_stages(session, check))
     try:
-        way: Way = "full" if "full" in stages else "stages"
-        verdict = check.require(session, way, session.run)
+        route: Route = "full" if "full" in stages else "stages"
+        verdict = check.require(session, route, session.run)
     except BaseException:
         session.close()
         raise
@@ -131,73 +127,21 @@ def _open_checked(
     return session
 
 
-def _open(
+def _staged(
     bundle: Bundle,
     stages: Mapping[StageName, Stage],
     open_stage: Callable[[StageName], Session],
-    check: ConformanceCheck | None = None,
+    check_stages: Callable[[Session], None],
 ) -> Session:
     if stages.keys() == {"full"}:
         return open_stage("full")
-
-    def check_stages(session: Session) -> None:
-        if check is None:
-            return
-        verdict = check.require(session, "stages", lambda inputs: answer_queries(session, inputs, lambda count: count))
-        if verdict is not None and not verdict.conforms:
-            session.conforms = False
-
     return StagedSession(bundle.manifest.stages["full"], bundle.manifest.axes, stages, open_stage, check_stages)
 
 
-def _eager_opener(bundle: Bundle, name: str, settings: RuntimeSettings) -> Callable[[StageName], Session]:
-    variant = bundle.variant(name)
-    if variant.precision != "fp32":
-        raise UsageError(
-            f"Runtime 'torch' runs the source model in fp32; variant {name!r} is {variant.precision}. "
-            f"Run it with {', '.join(variant.runtimes)}, or leave the variant out."
-        )
-    from perceiver_deploy.runtimes.eager import eager_sessions
-
-    return eager_sessions(bundle, settings)
-
-
-def _graph_opener(
-    bundle: Bundle, variant: str, runtime: str, settings: RuntimeSettings
-) -> Callable[[StageName], Session]:
-    files = bundle.variant(variant).files
-
-    def open_stage(name: StageName) -> Session:
-        file, stage, axes = bundle.file(files[name]), bundle.manifest.stages[name], bundle.manifest.axes
-        if runtime == "onnxruntime":
-            from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession, session_options
-
-            options = session_options(settings, weights_only=bundle.variant(variant).precision == "int8-weights")
-            return OnnxRuntimeSession(file, stage, axes, settings, options)
-        from perceiver_deploy.runtimes.cpu.openvino import OpenVinoSession
-
-        return OpenVinoSession(file, stage, axes, settings, bundle.graph_digest(files[name]))
-
-    return open_stage
-
-
-def _gpu_opener(
-    bundle: Bundle, variant: str, runtime: str, settings: RuntimeSettings
-) -> Callable[[StageName], Session]:
-    chosen, manifest = bundle.variant(variant), bundle.manifest
-
-    def open_stage(name: StageName) -> Session:
-        if runtime in FAMILIES:
-            from perceiver_deploy.runtimes.nvidia.tensorrt import TensorRTSession
-
-            return TensorRTSession(bundle, engine_of(bundle, runtime, variant, name), settings)
-        from perceiver_deploy.runtimes.nvidia.onnxruntime import OnnxRuntimeGpuSession
-
-        file, stage = bundle.file(chosen.files[name]), manifest.stages[name]
-        known = next(known for known in GPU_RUNTIMES if known == runtime)
-        return OnnxRuntimeGpuSession(known, file, stage, manifest.axes, chosen.precision, settings)
-
-    return open_stage
+def _check_stages(session: Session, check: ConformanceCheck) -> None:
+    verdict = check.require(session, "stages", lambda inputs: answer_queries(session, inputs, lambda count: count))
+    if verdict is not None and not verdict.conforms:
+        session.conforms = False
 
 
 def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) -> str | None:
@@ -214,19 +158,22 @@ def _variant_name(bundle: Bundle, variant: str | None, precision: str | None) ->
     )
 
 
-def _runtimes_to_try(runtime: str, suited: tuple[RuntimeName, ...], variant: str) -> list[str]:
+def _runtimes_to_try(runtime: str, variant: Variant, name: str) -> list[Runtime]:
     """The one that was asked for; with "auto" all of the CPU that a variant is for."""
+    suited = ", ".join(variant.runtimes)
     if runtime == "auto":
-        if found := [name for name in installed_runtimes() if name in suited]:
-            return list(found)
+        if found := [RUNTIMES[known] for known in installed_runtimes() if known in variant.runtimes]:
+            return found
         raise MissingError(
-            f"Variant {variant!r} is for {', '.join(suited)}, and none of them is installed for the CPU. "
+            f"Variant {name!r} is for {suited}, and none of them is installed for the CPU. "
             "Install them with: pip install 'perceiver-deploy[cpu]'"
         )
-    reads: dict[str, tuple[RuntimeName, ...]] = {name: (name,) for name in CPU_RUNTIMES}
-    reads |= {name: reads_variants_for(name) for name in GPU_RUNTIMES}
-    if runtime not in reads:
-        raise UsageError(f"There is no runtime {runtime!r}; expected auto, torch, {', '.join(reads)}.")
-    if not set(reads[runtime]) & set(suited):
-        raise BundleError(f"Variant {variant!r} is for {', '.join(suited)}, not for {runtime}.")
-    return [runtime]
+    record = runtime_named(runtime)
+    if runtime == EAGER and variant.precision != "fp32":
+        raise UsageError(
+            f"Runtime {EAGER!r} runs the source model in fp32; variant {name!r} is {variant.precision}. "
+            f"Run it with {suited}, or leave the variant out."
+        )
+    if runtime != EAGER and not record.can_run(variant.runtimes):
+        raise BundleError(f"Variant {name!r} is for {suited}, not for {runtime}.")
+    return [record]

@@ -6,19 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from perceiver_deploy.errors import UsageError
+from perceiver_deploy.runtimes.catalogue import EAGER, RUNTIMES, SettingName
 
 Hint = Literal["f32", "bf16", "f16"]
-_NATIVE = ("tensorrt", "tensorrt-rtx")
-_ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx", *_NATIVE)
-_TAKEN_BY = {
-    "threads": ("torch", "onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"),
-    "hint": ("openvino",),
-    "static_shapes": ("openvino",),
-    "memory_arena": ("onnxruntime",),
-    "gpu": _ON_GPU,
-    "cuda_graph": _NATIVE,
-}
-"""Runtimes that take a setting. `keep_compiled` is not here: those that do not take it have nothing to keep."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +51,36 @@ class RuntimeSettings:
 
     def as_taken_by(self, runtime: str) -> RuntimeSettings:
         """With those that the runtime does not take left out."""
-        ignored = {name: getattr(DEFAULTS, name) for name, takers in _TAKEN_BY.items() if runtime not in takers}
+        ignored = {name: getattr(DEFAULTS, name) for name in get_args(SettingName) if name not in _taken_by(runtime)}
         return replace(self, **ignored)
 
     def require_taken_by(self, runtime: str) -> None:
         """Raise a `UsageError` where the runtime would ignore a setting that was given."""
-        for name, takers in _TAKEN_BY.items():
+        for name in get_args(SettingName):
             value = getattr(self, name)
-            if runtime not in takers and value != getattr(DEFAULTS, name):
+            if name not in _taken_by(runtime) and value != getattr(DEFAULTS, name):
+                takers = [known for known, record in RUNTIMES.items() if name in record.settings]
                 raise UsageError(
                     f"{name} is {value!r}, and {runtime} does not take it. Name the runtime {' or '.join(takers)}, or "
                     "leave it out."
                 )
 
 
+def _taken_by(runtime: str) -> frozenset[SettingName]:
+    """`keep_compiled` is not among them: runtimes that do not take it have nothing to keep."""
+    return RUNTIMES[runtime].settings
+
+
 DEFAULTS = RuntimeSettings()
+
+
+def way_text(runtime: str, variant: str, settings: RuntimeSettings) -> str:
+    """A way to run a bundle, in words: `openvino int8, bf16 hint, 2 threads`."""
+    words = [f"eager {variant}" if runtime == EAGER else f"{runtime} {variant}"]
+    if settings.hint != "f32":
+        words.append(f"{settings.hint} hint")
+    if settings.static_shapes:
+        words.append("static shapes")
+    if settings.threads is not None:
+        words.append(f"{settings.threads} thread{'s' * (settings.threads > 1)}")
+    return ", ".join(words)

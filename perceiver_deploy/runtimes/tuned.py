@@ -12,14 +12,15 @@ from pydantic import Field, ValidationError
 from perceiver_deploy._version import __version__
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Manifest, RuntimeName
-from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.cache import Store
 from perceiver_deploy.errors import BundleError
-from perceiver_deploy.machine import installed_version, processor_kind, usable_cores
+from perceiver_deploy.machine import processor_kind, usable_cores
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
+from perceiver_deploy.runtimes.catalogue import installed_packages
+from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings, way_text
 from perceiver_deploy.strict import Strict, first_problem
 
-_RUNTIME_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+_TUNINGS = Store("tunings", ".json")
 
 
 class Environment(Strict):
@@ -32,8 +33,7 @@ class Environment(Strict):
     @classmethod
     def here(cls) -> Environment:
         """That of this process."""
-        packages = {name: found for name in _RUNTIME_PACKAGES if (found := installed_version(name)) is not None}
-        packages["perceiver-deploy"] = __version__
+        packages = {**installed_packages("cpu"), "perceiver-deploy": __version__}
         return cls(processor=processor_kind(), cores=usable_cores(), packages=packages)
 
     def difference(self, here: Environment) -> str | None:
@@ -122,22 +122,9 @@ class Tuning(Strict):
     remark: str | None = None
 
 
-def way_text(runtime: str, variant: str, settings: RuntimeSettings) -> str:
-    """A way of running, in words."""
-    words = [f"{runtime} {variant}"]
-    if settings.hint != "f32":
-        words.append(f"{settings.hint} hint")
-    if settings.static_shapes:
-        words.append("static shapes")
-    if settings.threads is not None:
-        words.append(f"{settings.threads} thread{'s' * (settings.threads > 1)}")
-    return ", ".join(words)
-
-
 def tuning_path(manifest: Manifest) -> Path:
     """Where the tuning of bundles with exactly this manifest is kept."""
-    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-    return cache_directory() / "tunings" / f"{digest}.json"
+    return _TUNINGS.path(_key(manifest))
 
 
 def write_tuning(manifest: Manifest, tuning: Tuning) -> Path:
@@ -146,9 +133,7 @@ def write_tuning(manifest: Manifest, tuning: Tuning) -> Path:
     Raises:
         OSError: the cache cannot be written.
     """
-    path = tuning_path(manifest)
-    write_whole(path, (tuning.model_dump_json(indent=2) + "\n").encode())
-    return path
+    return _TUNINGS.write(_key(manifest), (tuning.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_tuning(manifest: Manifest) -> Tuning | None:
@@ -158,14 +143,18 @@ def read_tuning(manifest: Manifest) -> Tuning | None:
         BundleError: it cannot be read.
     """
     path = tuning_path(manifest)
-    try:
-        return Tuning.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    if (content := _TUNINGS.read(_key(manifest))) is None:
+        if path.exists():
+            raise BundleError(f"The tuning {path} cannot be read.")
         return None
-    except OSError as error:
-        raise BundleError(f"The tuning {path} cannot be read: {error.strerror or error}.") from error
+    try:
+        return Tuning.model_validate_json(content)
     except ValidationError as error:
         raise BundleError(f"The tuning {path} is damaged: {first_problem(error, 'the file')}.") from None
+
+
+def _key(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
 def tuned_choice(bundle: Bundle, variant: str | None, threads: int | None) -> Finding | None:

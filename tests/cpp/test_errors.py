@@ -17,8 +17,8 @@ import pytest
 from perceiver_deploy import load
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
+from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES
 from perceiver_deploy.runtimes.checks.inputs import check_inputs
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES
 from tests.cpp.c_abi import Library, Session
 from tests.factories import manifest_document, text_inputs
 

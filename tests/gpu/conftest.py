@@ -14,9 +14,10 @@ import pytest
 from perceiver_deploy import build_engine, convert_bundle, export_model
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.export.engine.build import buildable_capabilities, capability_text
+from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
+from perceiver_deploy.runtimes.nvidia.requirements import missing_pieces
 
 PRECISIONS = ("fp32", "fp16", "int8")
 

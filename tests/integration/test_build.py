@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy import build_engine, load
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.bundle.manifest import Engine
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
-from perceiver_deploy.export.engine import cache as engine_cache
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
 from perceiver_deploy.model.inputs.config import TextInput
 from perceiver_deploy.model.perceiver import build_model
@@ -106,7 +106,7 @@ def test_unchanged_build_is_taken_from_the_cache_and_any_change_is_built(text_bu
 def test_engine_that_is_damaged_in_the_cache_is_built_again(
     text_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_cache, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path / "cache")
     build_engine(text_bundle)
     (kept,) = (tmp_path / "cache/engines").iterdir()
     content = bytearray(kept.read_bytes())

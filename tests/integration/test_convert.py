@@ -53,7 +53,7 @@ def test_every_weight_gemm_of_the_shipped_model_is_quantised_symmetrically(digit
         n for n in gemms if n.op_type in ("MatMul", "Gemm") and any(value.is_initializer() for value in n.inputs[:2])
     ]
     assert report.quantized == report.weight_gemms == len(weights) == 33
-    assert bundle.manifest.variants["int8"].recipe["graphs"]["full"]["quantized"] == 33
+    assert bundle.manifest.variants["int8"].recipe.model_dump()["graphs"]["full"]["quantized"] == 33
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero_point = node.inputs[2].const_value.numpy()
@@ -111,7 +111,7 @@ def test_conversion_of_an_int8_variant_again_needs_force_and_drops_its_engines(d
     convert_bundle(bundle, precision="int8", calibration="digits", samples=8, force=True)
     after = Bundle.open(bundle)
     assert after.manifest.files["onnx/int8.onnx"] != before
-    assert after.manifest.variants["int8"].recipe["calibration"]["samples"] == 8
+    assert after.manifest.variants["int8"].recipe.model_dump()["calibration"]["samples"] == 8
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_cpu_variant_is_for_the_cpu_only_and_as_accurate_in_both_runtimes(digits
     convert_bundle(bundle, calibration="digits", target="cpu", equalised=True)
     variant = Bundle.open(bundle).manifest.variants["int8-cpu"]
     assert variant.runtimes == ("onnxruntime", "openvino")
-    assert variant.recipe["equalised"]
+    assert variant.recipe.model_dump()["equalised"]
     data = load_dataset("digits").test
     for runtime in variant.runtimes:
         with load(bundle, runtime=runtime, variant="int8-cpu") as session:
@@ -240,7 +240,9 @@ def test_a_target_that_the_bundle_is_not_for_is_refused(tmp_path):
 
 
 def test_recipe_of_an_int8_variant_describes_its_graph_as_that_of_fp32_does(digits):
-    fp32, int8 = (Bundle.open(digits).manifest.variants[name].recipe["graphs"]["full"] for name in ("fp32", "int8"))
+    fp32, int8 = (
+        Bundle.open(digits).manifest.variants[name].recipe.graph("full").model_dump() for name in ("fp32", "int8")
+    )
     assert int8["flops"] == fp32["flops"]
     assert int8["rewrites"] == fp32["rewrites"]
     assert [a["module"] for a in int8["attentions"]] == [a["module"] for a in fp32["attentions"]]

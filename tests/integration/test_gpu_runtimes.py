@@ -17,8 +17,9 @@ from perceiver_deploy import build_engine, load
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import BundleError, MissingError
+from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES
 from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
-from perceiver_deploy.runtimes.nvidia.requirements import GPU_RUNTIMES, missing_pieces
+from perceiver_deploy.runtimes.nvidia.requirements import missing_pieces
 
 pytestmark = pytest.mark.skipif(find_gpus().problem is None, reason="there is a GPU: see tests/gpu")
 

@@ -36,7 +36,7 @@ def require_typed(bundle, variant, dtype):
     """Every product that is not kept is in half; every tensor has at most one cast to a type; no cast follows one."""
     for stage, file in bundle.variant(variant).files.items():
         onnx.checker.check_model(str(bundle.file(file)), full_check=True)
-        model, kept = ir.load(bundle.file(file)), bundle.variant(variant).recipe["graphs"][stage]["kept"]
+        model, kept = ir.load(bundle.file(file)), bundle.variant(variant).recipe.graph(stage).kept
         assert kept.keys() <= {node.name for node in model.graph}
         for node in model.graph:
             floats = {
@@ -105,7 +105,7 @@ def test_model_that_overflows_in_fp16_is_kept_right_by_its_ranges_and_wrong_with
     sample = samples_of(bundle := Bundle.open(path), ["opt"])[0]
     assert np.abs(sample.float64["logits"]).max() < 100
     convert_bundle(path, precision="fp16")
-    kept = Bundle.open(path).variant("fp16").recipe["graphs"]["full"]["kept"]
+    kept = Bundle.open(path).variant("fp16").recipe.graph("full").kept
     seen = {name: reason for name, reason in kept.items() if reason.startswith("activation range: ")}
     assert all(name.startswith("encoder.self_attends.0") for name in seen)
     assert any("value" in name for name in seen)
@@ -152,7 +152,10 @@ def test_raw_pictures_are_resized_and_rounded_in_float32(tmp_path):
     convert_bundle(path, precision="fp16")
     bundle = Bundle.open(path)
     require_typed(bundle, "fp16", ir.DataType.FLOAT16)
-    model, kept = ir.load(bundle.file("onnx/fp16.onnx")), bundle.variant("fp16").recipe["graphs"]["full"]["kept"]
+    model, kept = (
+        ir.load(bundle.file("onnx/fp16.onnx")),
+        bundle.variant("fp16").recipe.graph("full").kept,
+    )
     assert all(node.name in kept for node in model.graph if node.op_type == "Round")
     result = validate_bundle(path, golden=True)
     assert [str(verdict) for verdict in result.verdicts if not verdict.passed] == []

@@ -63,12 +63,12 @@ def test_layers_are_returned_until_few_answers_are_not_eagers(copied_bundle, fil
     )
     assert (answers(bundle, "int8") != eager).mean() <= 0.02
     variant = Bundle.open(bundle).manifest.variants["int8"]
-    contract = variant.recipe["contract"]
+    contract = variant.recipe.model_dump()["contract"]
     assert contract["float32"]
     assert contract["before"]["onnxruntime"][0]["drop"] > 0.02 >= contract["after"]["onnxruntime"][0]["drop"]
     assert contract["after"]["onnxruntime"][1]["sqnr_db"] >= contract["after"]["onnxruntime"][1]["least_db"] == 20
     assert not contract["held_out"]["labels"]
-    left = variant.recipe["graphs"]["full"]["left"]
+    left = variant.recipe.model_dump()["graphs"]["full"]["left"]
     graph = ir.load(Bundle.open(bundle).file("onnx/int8.onnx")).graph
     for node in contract["nodes"]["full"]:
         assert "request" in left[node]
@@ -84,7 +84,7 @@ def test_half_precision_is_held_to_the_contract_by_labels(copied_bundle, files):
     assert (drop.metric, drop.examples) == ("top-1 accuracy", ROWS)
     assert drop.drop == pytest.approx(drop.eager - drop.value)
     assert drop.drop <= 0.005
-    assert Bundle.open(bundle).manifest.variants["fp16"].recipe["contract"]["float32"] == []
+    assert Bundle.open(bundle).manifest.variants["fp16"].recipe.model_dump()["contract"]["float32"] == []
 
 
 def test_a_contract_that_cannot_be_kept_exits_4_with_the_best_and_leaves_the_bundle(copied_bundle, files, monkeypatch):

@@ -10,7 +10,7 @@ from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
-from perceiver_deploy.evaluate.speed.workers import CandidateName
+from perceiver_deploy.runtimes.way import Way
 from tests.benchmark_reports import make_report
 from tests.factories import text_inputs
 
@@ -19,7 +19,7 @@ from tests.factories import text_inputs
 def asked(shared_bundle):
     path = shared_bundle("text_classification")
     stage = Bundle.open(path).manifest.stages["full"]
-    return CandidateName(path, "onnxruntime", "fp32"), 1, text_inputs(2, 11), stage
+    return Way(path, "onnxruntime", "fp32"), 1, text_inputs(2, 11), stage
 
 
 def test_each_scenario_has_the_figures_that_its_rules_look_at(asked):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import build_engine, convert_bundle
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy.bundle.bundle import Bundle
-from perceiver_deploy.export.engine import cache as engine_cache
 from perceiver_deploy.model.checkpoints.load import shipped_names
 
 pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
@@ -30,7 +30,7 @@ FULL_SIZE = ("full-fourier", "full-conv", "full-language", "full-flow")
 @pytest.fixture
 def passing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for models and engines, deleted at the end: those of full size take gigabytes."""
-    monkeypatch.setattr(engine_cache, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path)
     yield tmp_path
     shutil.rmtree(tmp_path)
 

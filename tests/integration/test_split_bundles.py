@@ -60,7 +60,7 @@ def test_a_split_export_adds_both_stages_and_their_golden_samples_pass(beside):
 
 def test_every_stage_is_quantised_and_the_pair_agrees_with_the_whole(beside):
     variant = Bundle.open(beside).manifest.variants["int8"]
-    for counts in variant.recipe["graphs"].values():
+    for counts in variant.recipe.model_dump()["graphs"].values():
         assert counts["quantized"] == counts["weight_gemms"] > 0
     assert variant.files["decoder"] == "onnx/int8.decoder.onnx"
     inputs = text_inputs(2, 20, seed=5)

@@ -7,10 +7,12 @@
  *   avx2    no AVX-512, no VNNI of any kind, no AMX, no half-precision or bfloat16 arithmetic
  *   sse4.2  nor AVX, AVX2, FMA, F16C
  *
+ * Only programs whose name begins with "python" are masked, so that compilers and browsers that they start are not.
  * Exits with 99 where the machine cannot do it. A program that sets a handler of its own for SIGSEGV breaks it: pytest
  * runs with `-p no:faulthandler`.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -75,7 +77,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 
 __attribute__((constructor)) static void start(void) {
   const char *processor = getenv("PERCEIVER_DEPLOY_PROCESSOR");
-  if (processor == NULL) return;
+  if (processor == NULL || strncmp(program_invocation_short_name, "python", 6) != 0) return;
   hides_avx = strcmp(processor, "sse4.2") == 0;
   struct sigaction action;
   memset(&action, 0, sizeof action);

@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import PerceiverConfig, PerceiverForImageClassificationFourier
 
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.machine import has_int8_products
 from perceiver_deploy.model.checkpoints.load import shipped_names
-from perceiver_deploy.runtimes import conformance
 from tests.processors.emulation import BUILD, HERE, QEMU_MODELS, Processor, processor
 
 QUICK = ("digits", "sentiment")
@@ -125,7 +125,7 @@ def test_a_session_whose_sums_saturate_is_refused_and_auto_takes_another(lesser,
 
 def test_a_verdict_of_another_processor_is_not_taken_over(lesser, saturating, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conformance, "cache_directory", lambda: tmp_path)
+        patch.setattr(cache_module, "cache_directory", lambda: tmp_path)
         with load(
             saturating, variant="int8-vnni", runtime="onnxruntime", threads=1, allow_nonconforming=True
         ) as session:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle.preprocessing import PointsPreprocessing
-from perceiver_deploy.cache import cache_directory
+from perceiver_deploy.cache import Store, write_whole
 from perceiver_deploy.data.datasets import DATA_SETS, DataSet
 from perceiver_deploy.data.fetch.archives import read_members
 from perceiver_deploy.data.fetch.fetching import cached
@@ -40,6 +40,7 @@ _NOUNS = {
     "door": ("door",),
 }
 _CLASS_OF = {noun: label for label, nouns in _NOUNS.items() for noun in nouns}
+_PREPARED = Store("prepared", ".npz")
 LABELS = tuple(_NOUNS)
 """Classes, each with at least 15 models. The 15 windows are variants of three, too few to hold some out."""
 
@@ -124,13 +125,11 @@ def _prepared(archive: Path) -> Arrays:
     """Points and targets of both splits, from the cache where this code has put them there."""
     code = b"".join(Path(file).read_bytes() for file in (__file__, points.__file__))
     digest = hashlib.sha256(SOURCES["sweethome3d"].sha256.encode() + code).hexdigest()
-    path = cache_directory() / "prepared" / f"furniture-{digest[:16]}.npz"
+    path = _PREPARED.path(f"furniture-{digest[:16]}")
     if not path.exists():
-        arrays = _prepare(archive)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        Path(file.name).replace(path)
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **_prepare(archive))
+        write_whole(path, content.getvalue())
     return read_arrays(path)
 
 

@@ -25,7 +25,7 @@ from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.parity.grid import OUT_OF_RANGE
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS, EAGER_FACTOR, FP32_FLOOR, error_bound
-from perceiver_deploy.runtimes.conformance import Expected, Way
+from perceiver_deploy.runtimes.conformance import Expected, Route
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.stages.queries import answer_queries
 
@@ -164,13 +164,13 @@ class Candidate:
         return answer_queries(self.session, inputs, lambda count: -(-count // 2))
 
 
-ExactOutputs = Callable[[Way], Mapping[str, Expected]]
+ExactOutputs = Callable[[Route], Mapping[str, Expected]]
 
 
 def candidates_of(
-    session: Session, variant: str, precision: Precision, exact: ExactOutputs = lambda way: {}
+    session: Session, variant: str, precision: Precision, exact: ExactOutputs = lambda route: {}
 ) -> list[Candidate]:
-    """The ways that the stages of a session can be run; `exact` has what each gives exactly, by samples' names."""
+    """How the stages of a session can be run; `exact` has what each route gives exactly, by sample."""
     found = []
     if "full" in session.stages:
         found.append(Candidate(session, variant, precision, "full", exact("full")))

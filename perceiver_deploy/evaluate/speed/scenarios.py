@@ -21,7 +21,7 @@ import numpy as np
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle.manifest import Stage
 from perceiver_deploy.errors import PerceiverDeployError, requires
-from perceiver_deploy.evaluate.speed.workers import CandidateName
+from perceiver_deploy.runtimes.way import Way
 from perceiver_deploy.strict import Strict
 
 STREAMS = 8
@@ -54,7 +54,7 @@ class Scenario(Strict):
 class _Test:
     """One test of LoadGen: samples are answered `batch` at a time, by one thread, in the order they came."""
 
-    name: CandidateName
+    name: Way
     threads: int | None
     inputs: Arrays
     scenario: Literal["SingleStream", "MultiStream", "Offline", "Server"]
@@ -64,7 +64,7 @@ class _Test:
 
 
 def run_scenarios(
-    name: CandidateName, threads: int | None, inputs: Arrays, stage: Stage, seconds: float, bound: float | None
+    name: Way, threads: int | None, inputs: Arrays, stage: Stage, seconds: float, bound: float | None
 ) -> tuple[Scenario, ...]:
     """All four, each in a process of its own: LoadGen runs one test a process.
 

@@ -9,7 +9,6 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +17,6 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.errors import PerceiverDeployError
 from perceiver_deploy.evaluate.speed.device_memory import device_bytes
-from perceiver_deploy.runtimes.opening import load
-from perceiver_deploy.runtimes.session import Session
-from perceiver_deploy.runtimes.settings import RuntimeSettings
 
 _STARTUP_SECONDS = 300
 _WINDOW = 3
@@ -44,7 +40,7 @@ class Runnable(Protocol):
 
 
 class Source(Protocol):
-    """Says what a worker runs: it travels to the worker's process, is opened there, and names the worker here."""
+    """What a worker runs, such as a `Way`: it travels to the process, is opened there, and names the worker here."""
 
     def open(self, threads: int | None) -> Runnable:
         """What it names, ready to run."""
@@ -52,23 +48,6 @@ class Source(Protocol):
 
 
 SourceT = TypeVar("SourceT", bound=Source)
-
-
-@dataclass(frozen=True)
-class CandidateName:
-    """A runtime and the variant it runs; eager is the runtime `torch` with the variant `fp32`."""
-
-    bundle: Path
-    runtime: str
-    variant: str
-
-    def __str__(self) -> str:
-        return "eager fp32" if self.runtime == "torch" else f"{self.runtime} {self.variant}"
-
-    def open(self, threads: int | None) -> Session:
-        """A session on it."""
-        settings = RuntimeSettings(threads=threads, keep_compiled=False).as_taken_by(self.runtime)
-        return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=settings)
 
 
 class Worker(Generic[SourceT]):

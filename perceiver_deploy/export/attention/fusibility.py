@@ -17,11 +17,11 @@ import onnx_ir as ir
 from perceiver_deploy.bundle.manifest import Axis, RuntimeName, opt_sizes
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.attention.match import Attention, find_attentions
-from perceiver_deploy.export.compatibility import ON_CPU
 from perceiver_deploy.export.graph.flops import ATTENTION_OPERATORS, shape_at, turns
 from perceiver_deploy.export.graph.origin import module_of
 from perceiver_deploy.export.graph.values import sole_user
 from perceiver_deploy.export.options import BY_ROW, BY_ROW_OPSET, FUSED, GraphOptions
+from perceiver_deploy.runtimes.catalogue import CPU_RUNTIMES
 
 ATTENTION_OPSET = 23
 """The first opset that has `Attention`."""
@@ -59,7 +59,7 @@ def choose_form(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> Graph
     """The options with `auto` replaced: large grids by row where only CPUs run the graph, else plain operators."""
     if options.attention != "auto":
         return options
-    if not options.reassociate or options.opset < BY_ROW_OPSET or not set(runtimes) <= set(ON_CPU):
+    if not options.reassociate or options.opset < BY_ROW_OPSET or not set(runtimes) <= set(CPU_RUNTIMES):
         return replace(options, attention="portable")
     return replace(options, attention="all-rows" if set(runtimes) == {"onnxruntime"} else "rows")
 
@@ -88,7 +88,7 @@ def require_suited(options: GraphOptions, runtimes: Sequence[RuntimeName]) -> No
             "precision and at head sizes that it has a kernel for, while the export is in float32. "
             "Give --for onnxruntime or --for openvino, or leave --attention out."
         )
-    if options.attention in BY_ROW and (gpus := [each for each in runtimes if each not in ON_CPU]):
+    if options.attention in BY_ROW and (gpus := [each for each in runtimes if each not in CPU_RUNTIMES]):
         raise UsageError(
             f"--attention {options.attention} writes loops over rows, for processors: {', '.join(gpus)} would run "
             "hundreds of small steps one after the other. Give --for onnxruntime or --for openvino, or leave "

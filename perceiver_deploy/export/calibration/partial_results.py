@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_deploy.cache import write_whole
 from perceiver_deploy.progress import log
 
 SECONDS_BETWEEN_SAVES = 20.0
@@ -59,11 +61,10 @@ class PartialResults:
         """Save unless that was done a moment ago."""
         if self._path is None or time.monotonic() - self._saved < SECONDS_BETWEEN_SAVES:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_suffix(".unfinished.npz")
+        content = io.BytesIO()
         arrays = {f"tensor.{name}": statistic.to_array() for name, statistic in statistics.items()}
-        np.savez_compressed(unfinished, allow_pickle=False, steps=np.array(steps), **arrays)
-        unfinished.replace(self._path)
+        np.savez_compressed(content, allow_pickle=False, steps=np.array(steps), **arrays)
+        write_whole(self._path, content.getvalue())
         self._saved = time.monotonic()
 
     def remove(self) -> None:

@@ -7,7 +7,6 @@ off does not pass its checksums and is built again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -17,15 +16,14 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from perceiver_deploy.cache import cache_directory, make_room, write_whole
+from perceiver_deploy.cache import Store
 from perceiver_deploy.export.engine.build import BuildOptions, BuiltEngine, build_engine_bytes, load_builder
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.nvidia.families import Family
 from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
 from perceiver_deploy.runtimes.nvidia.profiles import Profile
 
-MOST_BYTES = 8 << 30
-"""What all of them may take; those used least recently make room."""
+_STORE = Store("engines", ".zip", most_bytes=8 << 30)
 _ENGINE, _FACTS, _LOG = "engine", "facts.json", "builder.log"
 
 
@@ -52,38 +50,30 @@ def build_or_reuse(
         [dataclasses.asdict(gpu) for gpu in gpus],
     ]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    path = cache_directory() / "engines" / f"{key}.zip"
-    if (kept := _read(path)) is not None:
+    if (kept := _read(key)) is not None:
         return kept, True
     built = build_engine_bytes(onnx, family, profiles, options)
-    _keep(path, built)
+    _keep(key, built)
     return built, False
 
 
-def _read(path: Path) -> BuiltEngine | None:
+def _read(key: str) -> BuiltEngine | None:
+    content = _STORE.read(key)
+    if content is None:
+        return None
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             facts = json.loads(archive.read(_FACTS))
-            built = BuiltEngine(archive.read(_ENGINE), facts, archive.read(_LOG).decode())
-    except FileNotFoundError:
+            return BuiltEngine(archive.read(_ENGINE), facts, archive.read(_LOG).decode())
+    except (KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        log.info("The kept engine %s cannot be used (%s); it is built again.", _STORE.path(key), error)
         return None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        log.info("The kept engine %s cannot be used (%s); it is built again.", path, error)
-        return None
-    with contextlib.suppress(OSError):  # a cache that can only be read
-        path.touch()  # see make_room
-    return built
 
 
-def _keep(path: Path, built: BuiltEngine) -> None:
+def _keep(key: str, built: BuiltEngine) -> None:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr(_ENGINE, built.content)
         archive.writestr(_FACTS, json.dumps(built.facts))
         archive.writestr(_LOG, built.log, zipfile.ZIP_DEFLATED)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make_room(path.parent, "*.zip", MOST_BYTES, content.tell())
-        write_whole(path, content.getvalue())
-    except OSError as error:
-        log.info("The engine is not kept for the next time: %s", error)
+    _STORE.keep(key, content.getvalue(), "The engine")

@@ -25,7 +25,6 @@ from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.report.plots import benchmark_plots
 from perceiver_deploy.evaluate.report.regression import compare_reports
 from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
-from perceiver_deploy.evaluate.speed.workers import CandidateName
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
 from perceiver_deploy.pipeline.benchmark.module_times import time_modules
@@ -33,6 +32,7 @@ from perceiver_deploy.pipeline.benchmark.rounds import first_inputs, measure_bun
 from perceiver_deploy.pipeline.reports import require_folder, write_page
 from perceiver_deploy.pipeline.samples.held_out import labelled_data
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.way import Way
 
 BATCHES = (1, 32)
 SECONDS = 6.0
@@ -142,7 +142,7 @@ def _with_scenarios(
     bundle: Bundle, measurement: Measurement, inputs: Arrays, settings: Settings, bound: float | None
 ) -> Measurement:
     log.info("MLPerf's scenarios of %s", measurement.name)
-    name = CandidateName(bundle.path, measurement.runtime, measurement.variant)
+    name = Way(bundle.path, measurement.runtime, measurement.variant)
     stage = bundle.manifest.stages["full"]
     found = run_scenarios(name, settings.threads, inputs, stage, settings.seconds, bound)
     return measurement.model_copy(update={"scenarios": found})

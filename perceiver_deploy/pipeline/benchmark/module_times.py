@@ -13,10 +13,10 @@ from perceiver_deploy.errors import UsageError, requires
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.evaluate.report.benchmark_document import OTHER, CandidateTimes, LayerTimes
 from perceiver_deploy.evaluate.speed.node_times import Times, eager_times, onnxruntime_times, openvino_times, repeated
-from perceiver_deploy.evaluate.speed.workers import CandidateName
 from perceiver_deploy.pipeline.benchmark.rounds import candidate_names
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.settings import RuntimeSettings
+from perceiver_deploy.runtimes.way import Way
 
 _PROFILERS = {"onnxruntime": onnxruntime_times, "openvino": openvino_times}
 
@@ -47,7 +47,7 @@ def time_modules(bundle: Bundle, threads: int | None = None) -> LayerTimes:
     return LayerTimes(bundle=str(bundle.path), sizes=sizes, candidates=tuple(found))
 
 
-def _graph(bundle: Bundle, name: CandidateName, inputs: Arrays, threads: int | None) -> Times:
+def _graph(bundle: Bundle, name: Way, inputs: Arrays, threads: int | None) -> Times:
     with requires("export", "Timing layers"):
         import onnx_ir as ir
 

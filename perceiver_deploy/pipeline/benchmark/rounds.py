@@ -20,18 +20,19 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity.verdicts import compare, finite_or_none
 from perceiver_deploy.evaluate.report.benchmark_document import Latency, Measurement, Ranking, Settings
 from perceiver_deploy.evaluate.speed.ranking import median_interval, rank
-from perceiver_deploy.evaluate.speed.workers import CandidateName, Worker, time_round_robin, warm_up
+from perceiver_deploy.evaluate.speed.workers import Worker, time_round_robin, warm_up
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.side_car import engine_of
 from perceiver_deploy.runtimes.opening import runtimes_here
+from perceiver_deploy.runtimes.way import Way
 
 
 @dataclass
 class _Candidate:
     """A worker, and what was measured on it so far."""
 
-    worker: Worker[CandidateName]
+    worker: Worker[Way]
     first_seconds: float = 0.0
     accuracy: AccuracyFigures | None = None
     latencies: list[Latency] = field(default_factory=list)
@@ -61,11 +62,11 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
     return [_measurement(bundle, candidate) for candidate in candidates], rankings
 
 
-def candidate_names(bundle: Bundle) -> list[CandidateName]:
+def candidate_names(bundle: Bundle) -> list[Way]:
     """Eager, and every variant in every runtime that can run it here."""
-    names = [CandidateName(bundle.path, "torch", "fp32")]
+    names = [Way(bundle.path, "torch", "fp32")]
     for variant in bundle.manifest.variants:
-        names += [CandidateName(bundle.path, runtime, variant) for runtime in runtimes_here(bundle, variant)]
+        names += [Way(bundle.path, runtime, variant) for runtime in runtimes_here(bundle, variant)]
     return names
 
 
@@ -164,7 +165,7 @@ def _measurement(bundle: Bundle, candidate: _Candidate) -> Measurement:
     )
 
 
-def _file_bytes(bundle: Bundle, name: CandidateName) -> int:
+def _file_bytes(bundle: Bundle, name: Way) -> int:
     """Of what `run` reads."""
     graphs = bundle.variant(name.variant).files
     files = [graphs["full"]] if "full" in graphs else [*graphs.values()]

@@ -12,6 +12,7 @@ import numpy as np
 
 from perceiver_deploy.bundle.bundle import Bundle, Staging, changed_bundle
 from perceiver_deploy.bundle.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
+from perceiver_deploy.bundle.recipe import Recipe
 from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.evaluate.accuracy.contract import MaxDrop
@@ -23,7 +24,7 @@ from perceiver_deploy.pipeline.convert.finite_outputs import FiniteOutputs
 from perceiver_deploy.pipeline.convert.half_precision import prepare_half
 from perceiver_deploy.pipeline.convert.int8 import CALIBRATION_SAMPLES, METHOD, Int8Options, Target, prepare_int8
 from perceiver_deploy.pipeline.convert.int8_weights import prepare_weights
-from perceiver_deploy.pipeline.convert.plan import Conversion, Report, opener
+from perceiver_deploy.pipeline.convert.plan import Conversion, ConvertedStage, Report, opener
 from perceiver_deploy.pipeline.convert.ranges import ranges_file
 from perceiver_deploy.pipeline.convert.search import MixedPrecision, keep_contract
 from perceiver_deploy.pipeline.samples.calibration import CalibrationData, calibration_data
@@ -137,11 +138,7 @@ def convert_bundle(
             runtimes=conversion.runtimes,
             source=_SOURCE,
             files=files,
-            recipe={
-                "graphs": {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()},
-                **conversion.recipe,
-                **({} if contract is None else {"contract": contract.to_recipe()}),
-            },
+            recipe=_recipe(conversion, made, contract),
         )
         variants = {**opened.manifest.variants, name: variant}
         written, read = (sum(map(stored_bytes, graphs.values())) for graphs in (targets, sources))
@@ -158,6 +155,14 @@ def convert_bundle(
         top1=top1,
         contract=contract,
     )
+
+
+def _recipe(
+    conversion: Conversion, made: Mapping[StageName, ConvertedStage], contract: MixedPrecision | None
+) -> Recipe:
+    graphs = {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()}
+    kept = {} if contract is None else {"contract": contract.to_recipe()}
+    return Recipe.model_validate({"graphs": graphs, **conversion.recipe, **kept})
 
 
 def _check_options(precision: Precision, calibration: str | Path | None, options: Int8Options, samples: int) -> None:

@@ -20,13 +20,13 @@ from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.export.exact import exact_options, write_exact
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.checks.bounds import rounding_bound
-from perceiver_deploy.runtimes.conformance import Way, expected_outputs, save_exact, usual_sample
+from perceiver_deploy.runtimes.conformance import Route, expected_outputs, save_exact, usual_sample
 from perceiver_deploy.runtimes.cpu.onnxruntime import open_graphs
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.stages.queries import answer_queries
 
 NUDGES = 4
-"""How often what is rounded is nudged, each time another way."""
+"""How often what is rounded is nudged, each time another route."""
 _SECONDS = 15.0
 """Golden samples beyond the first are left out once this has passed: `load` needs one, and each is nudged besides."""
 
@@ -62,15 +62,15 @@ def write_exact_outputs(
     exact = _run(bundle, files, samples, None, _SECONDS)
     seeds = range(NUDGES if precision == "int8" else 0)  # nothing else rounds to INT8
     nudged = [_run(bundle, files, {name: samples[name] for name in exact}, seed, None) for seed in seeds]
-    for name, ways in exact.items():
-        written: dict[Way, tuple[Arrays, dict[str, float]]] = {}
-        for way, outputs in ways.items():
+    for name, routes in exact.items():
+        written: dict[Route, tuple[Arrays, dict[str, float]]] = {}
+        for route, outputs in routes.items():
             bounds = {}
             for output, wanted in outputs.items():
-                moved = [relative_l2(found[name][way][output], wanted) for found in nudged]
+                moved = [relative_l2(found[name][route][output], wanted) for found in nudged]
                 eager = relative_l2(samples[name].float32[output], samples[name].float64[output])
                 bounds[output] = rounding_bound(precision, eager, max(moved, default=0.0))
-            written[way] = outputs, bounds
+            written[route] = outputs, bounds
         save_exact(staging.path(exact_file(variant, name)), written)
 
 
@@ -108,9 +108,9 @@ def _lacks(bundle: Bundle, variant: str) -> bool:
     sample = usual_sample(bundle)
     if bundle.variant(variant).precision == "fp32" or sample is None:
         return False
-    way: Way = "full" if "full" in bundle.variant(variant).files else "stages"
+    route: Route = "full" if "full" in bundle.variant(variant).files else "stages"
     try:
-        return expected_outputs(bundle, variant, way, sample) is None
+        return expected_outputs(bundle, variant, route, sample) is None
     except BundleError as error:
         log.warning("%s", error)
         return True
@@ -128,7 +128,7 @@ def _samples(bundle: Bundle) -> dict[str, Sample]:
     return {name: load_sample(bundle.file(name)) for name in names}
 
 
-_Ways = dict[str, dict[Way, Arrays]]
+_Routes = dict[str, dict[Route, Arrays]]
 
 
 def _run(
@@ -137,9 +137,9 @@ def _run(
     samples: Mapping[str, Sample],
     seed: int | None,
     seconds: float | None,
-) -> _Ways:
-    """Outputs by sample and way, of the samples that there is time for."""
-    manifest, started, found = bundle.manifest, time.perf_counter(), _Ways()
+) -> _Routes:
+    """Outputs by sample and route, of the samples that there is time for."""
+    manifest, started, found = bundle.manifest, time.perf_counter(), _Routes()
     with exact_session(files, manifest.stages, manifest.axes, seed) as session:
         for name, sample in track(samples.items(), "Exact outputs", len(samples)):
             if found and seconds is not None and time.perf_counter() - started > seconds:
@@ -149,13 +149,13 @@ def _run(
     return found
 
 
-def _outputs(session: Session, files: Mapping[StageName, Path], inputs: Arrays) -> dict[Way, Arrays]:
-    ways: dict[Way, Arrays] = {}
+def _outputs(session: Session, files: Mapping[StageName, Path], inputs: Arrays) -> dict[Route, Arrays]:
+    routes: dict[Route, Arrays] = {}
     if "full" in files:
-        ways["full"] = session.run(inputs)
+        routes["full"] = session.run(inputs)
     if "decoder" in files:
         try:
-            ways["stages"] = answer_queries(session, inputs, lambda count: count)
+            routes["stages"] = answer_queries(session, inputs, lambda count: count)
         except UsageError as error:
             log.info("Encoder and decoder are not computed exactly: %s", error)
-    return ways
+    return routes

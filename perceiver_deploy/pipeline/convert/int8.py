@@ -15,7 +15,6 @@ from perceiver_deploy.bundle.manifest import Axis, RuntimeName, StageName
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.calibration.ranges import Ranges
 from perceiver_deploy.export.calibration.thresholds import Method
-from perceiver_deploy.export.compatibility import ON_CPU
 from perceiver_deploy.export.description import describe_graph
 from perceiver_deploy.export.graph.files import external_above, write_graph
 from perceiver_deploy.export.graph.origin import module_of
@@ -28,13 +27,14 @@ from perceiver_deploy.pipeline.convert.plan import Conversion, ConvertedStage
 from perceiver_deploy.pipeline.convert.ranges import Calibrator
 from perceiver_deploy.pipeline.samples.calibration import CalibrationData
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import CPU_RUNTIMES
 
 METHOD: Method = "minmax"
 CALIBRATION_SAMPLES = 256
 Target = Literal["cpu", "vnni", "tensorrt"]
 RUNTIMES: dict[Target, tuple[RuntimeName, ...]] = {
-    "cpu": ON_CPU,
-    "vnni": ON_CPU,
+    "cpu": CPU_RUNTIMES,
+    "vnni": CPU_RUNTIMES,
     "tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
 }
 """The runtimes that a variant for a target is for."""

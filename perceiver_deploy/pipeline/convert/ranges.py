@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import StageName
-from perceiver_deploy.cache import cache_directory
+from perceiver_deploy.cache import Store
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.export.calibration.histogram import Histogram
 from perceiver_deploy.export.calibration.observation import fill, largest_batch
@@ -21,7 +21,7 @@ from perceiver_deploy.export.calibration.thresholds import Method
 from perceiver_deploy.pipeline.samples.calibration import CalibrationData
 from perceiver_deploy.progress import log
 
-FOLDER = "calibration"
+PARTIAL = Store("calibration", ".npz")
 MOST_ROWS = 32
 
 
@@ -103,7 +103,7 @@ class Calibrator:
             graph,
             lambda: self.data.batches(stage, rows),
             count=-(-len(self.data.samples) // rows),
-            partial=cache_directory() / FOLDER / f"{key.hexdigest()}.npz",
+            partial=PARTIAL.path(key.hexdigest()),
         )
 
     def rows(self, stage: StageName, graph: Path, tensors: Iterable[str]) -> int:
@@ -130,4 +130,4 @@ def _lacking(found: Ranges, tensors: Sequence[str]) -> str:
 
 def ranges_file(graph: str) -> str:
     """Where the ranges of a graph of a bundle are kept."""
-    return f"{FOLDER}/{PurePosixPath(graph).stem}.json"
+    return f"calibration/{PurePosixPath(graph).stem}.json"

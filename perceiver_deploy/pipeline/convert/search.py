@@ -18,7 +18,7 @@ from typing import Any
 
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import StageName, graph_file
-from perceiver_deploy.cache import cache_directory
+from perceiver_deploy.cache import Store
 from perceiver_deploy.errors import BoundError, ExportError
 from perceiver_deploy.evaluate.accuracy.agreement import LEAST_SQNR_DB
 from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
@@ -28,7 +28,7 @@ from perceiver_deploy.pipeline.samples.held_out import HeldOut
 from perceiver_deploy.progress import log, track
 from perceiver_deploy.runtimes.tuned import Environment
 
-FOLDER = "contracts"
+SEARCHES = Store("contracts", ".json")
 METHOD = "layers ranked by the SQNR that the outputs gain when one is in float32; the fewest of them by bisection"
 
 
@@ -103,7 +103,7 @@ def keep_contract(max_drop: MaxDrop, held_out: HeldOut, conversion: Conversion, 
         MissingError: nothing here can judge the variant.
     """
     runtimes = judging_runtimes(conversion.runtimes)
-    findings = Findings(cache_directory() / FOLDER / f"{_key(held_out, conversion, bundle, runtimes)}.json")
+    findings = Findings(SEARCHES.path(_key(held_out, conversion, bundle, runtimes)))
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(bundle, held_out, runtimes, conversion.rows)
         kept = _Search(max_drop, held_out, conversion, trials, findings, Path(folder)).run()

@@ -25,7 +25,8 @@ from perceiver_deploy.pipeline.convert.exact_outputs import exact_session
 from perceiver_deploy.pipeline.convert.plan import OPENERS, OpenGraphs
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.opening import installed_runtimes, load
+from perceiver_deploy.runtimes.catalogue import installed_runtimes
+from perceiver_deploy.runtimes.opening import load
 from perceiver_deploy.runtimes.session import Session
 
 RANKING_ROWS = 64

@@ -14,11 +14,12 @@ from torch import nn
 from perceiver_deploy._version import __version__
 from perceiver_deploy.bundle.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.bundle.manifest import Manifest, RuntimeName, Signature, StageName, Variant
+from perceiver_deploy.bundle.recipe import Recipe
 from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Verdict, failure_text
 from perceiver_deploy.export.attention.fusibility import choose_form, require_suited
-from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, ON_CPU, require_readable
+from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
 from perceiver_deploy.export.options import BY_ROW, GraphOptions
 from perceiver_deploy.export.passes.grids.by_row import KEYS, LEAST_SCORES, LEFT, QUERIES
 from perceiver_deploy.model.checkpoints.load import Form, describe_origin, find_checkpoint, load_checkpoint
@@ -39,6 +40,7 @@ from perceiver_deploy.pipeline.export.stages import (
     write_stage,
 )
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import CPU_RUNTIMES
 from perceiver_deploy.runtimes.cpu.onnxruntime import open_graphs
 
 GATE_SECONDS = 120.0
@@ -143,7 +145,7 @@ def _report_large_grids(
             f"No attention of this model is over a grid of rows and columns with {LEAST_SCORES:,} scores or more "
             f"at the axes' opt sizes, which --attention {asked.attention} is for. Leave --attention out."
         )
-    if asked.attention == "auto" and counts[LEFT] and set(runtimes) & set(ON_CPU):
+    if asked.attention == "auto" and counts[LEFT] and set(runtimes) & set(CPU_RUNTIMES):
         log.info(
             "%d attentions are over a large grid. They are written for GPUs too; a bundle for CPUs alone "
             "(--for openvino, --for onnxruntime) computes them row by row, in less time and memory",
@@ -243,7 +245,7 @@ def _manifest(
                 precision="fp32",
                 runtimes=runtimes,
                 files={name: graph.file for name, graph in result.graphs.items()},
-                recipe={"graphs": counts},
+                recipe=Recipe.model_validate({"graphs": counts}),
             )
         },
         preprocessing=None if config is None else config.preprocessing,

@@ -15,9 +15,10 @@ from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
 from perceiver_deploy.evaluate.accuracy.measure import Drop
 from perceiver_deploy.pipeline.convert.trials import read_judgement
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
-from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, Way
+from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, coarser_precision
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.opening import load
+from perceiver_deploy.runtimes.way import Way
 from perceiver_deploy.strict import first_problem
 
 
@@ -39,20 +40,20 @@ def accuracy_check(bundle: Bundle, contract: MaxDrop | None, held_out: HeldOut |
 
 def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
     """float32 is held to parity alone; of the rest, what the manifest says was lost in this runtime."""
-    if way.precision == "fp32":
+    if coarser_precision(bundle, way) == "fp32":
         return
-    judged = {} if way.hint != "f32" else _stated(bundle, way.variant)
+    judged = {} if way.settings.hint != "f32" else _stated(bundle, way.variant)
     if way.runtime not in judged:
         raise BoundError(
-            f"Nothing says that {way.variant} with the hint {way.hint} keeps max-drop {contract} in {way.runtime}. "
-            "Convert it with --max-drop, or tune with --data."
+            f"Nothing says that {way.variant} with the hint {way.settings.hint} keeps max-drop {contract} in "
+            f"{way.runtime}. Convert it with --max-drop, or tune with --data."
         )
     _require(Judgement({way.runtime: judged[way.runtime]}), contract)
 
 
 def _stated(bundle: Bundle, variant: str) -> Mapping[str, Sequence[Drop | Sqnr]]:
     """What a variant lost by its recipe, by runtime."""
-    contract = bundle.variant(variant).recipe.get("contract")
+    contract = bundle.variant(variant).recipe.contract
     if contract is None:
         return {}
     try:

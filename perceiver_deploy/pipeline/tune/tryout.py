@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,10 @@ from perceiver_deploy.evaluate.parity.verdicts import compare
 from perceiver_deploy.evaluate.speed.workers import Worker
 from perceiver_deploy.machine import usable_cores
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import RUNTIMES, installed_runtimes
 from perceiver_deploy.runtimes.checks.bounds import error_bound
-from perceiver_deploy.runtimes.opening import installed_runtimes, load
-from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import Hint, RuntimeSettings
-from perceiver_deploy.runtimes.tuned import way_text
+from perceiver_deploy.runtimes.way import Way
 
 _FIRST_RUNS = 3
 _FIRST_SECONDS = 0.25
@@ -38,60 +36,37 @@ _PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8-weights", "i
 _HINTED: dict[Hint, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way of running a bundle. `precision` is the coarser of the variant's and the hint's."""
-
-    bundle: Path
-    runtime: RuntimeName
-    variant: str
-    precision: Precision
-    hint: Hint
-    static_shapes: bool
-    threads: int
-
-    def __str__(self) -> str:
-        return way_text(self.runtime, self.variant, self._settings(self.threads))
-
-    @property
-    def numbers(self) -> tuple[str | bool, ...]:
-        """What its outputs depend on."""
-        return self.runtime, self.variant, self.hint, self.static_shapes
-
-    def open(self, threads: int | None) -> Session:
-        """A session, as a worker opens it."""
-        return load(self.bundle, runtime=self.runtime, variant=self.variant, settings=self._settings(threads))
-
-    def _settings(self, threads: int | None) -> RuntimeSettings:
-        return RuntimeSettings(threads=threads, hint=self.hint, static_shapes=self.static_shapes, keep_compiled=False)
-
-
 def ways_to_run(bundle: Bundle, *, static_shapes: bool = False) -> list[Way]:
     """All ways, the simplest first: the precision closest to the model's, shapes that may change, then few threads."""
     ways = [
-        Way(
-            bundle.path,
-            runtime,
-            name,
-            max(variant.precision, _HINTED[hint], key=_PRECISIONS.index),
-            hint,
-            static,
-            threads,
-        )
+        Way(bundle.path, runtime, name, RuntimeSettings(threads, hint, static_shapes=static, keep_compiled=False))
         for name, variant in bundle.manifest.variants.items()
         for runtime in installed_runtimes()
         if runtime in variant.runtimes
         for hint in _hints(runtime)
-        for static in ([False, True] if static_shapes and runtime == "openvino" else [False])
+        for static in ([False, True] if static_shapes and "static_shapes" in RUNTIMES[runtime].settings else [False])
         for threads in _thread_counts(usable_cores())
     ]
-    return sorted(
-        ways, key=lambda way: (_PRECISIONS.index(way.precision), way.hint != "f32", way.static_shapes, way.threads)
-    )
+
+    def simplicity(way: Way) -> tuple[int, bool, bool, int]:
+        settings, precision = way.settings, coarser_precision(bundle, way)
+        return _PRECISIONS.index(precision), settings.hint != "f32", settings.static_shapes, settings.threads or 0
+
+    return sorted(ways, key=simplicity)
+
+
+def coarser_precision(bundle: Bundle, way: Way) -> Precision:
+    """The coarser of the variant's precision and that of the hint."""
+    return max(bundle.variant(way.variant).precision, _HINTED[way.settings.hint], key=_PRECISIONS.index)
+
+
+def _numbers(way: Way) -> Way:
+    """What outputs depend on: all but the threads."""
+    return replace(way, settings=replace(way.settings, threads=None))
 
 
 def _hints(runtime: RuntimeName) -> list[Hint]:
-    if runtime != "openvino":
+    if "hint" not in RUNTIMES[runtime].settings:
         return ["f32"]
     from perceiver_deploy.runtimes.cpu.openvino import native_hints
 
@@ -115,19 +90,22 @@ class Tryout:
     `accuracy` is given, the task's metric must have been kept too.
     """
 
-    def __init__(self, samples: Sequence[Sample], inputs: Arrays, accuracy: AccuracyCheck | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, samples: Sequence[Sample], inputs: Arrays, accuracy: AccuracyCheck | None = None
+    ) -> None:
         self.refused: dict[Way, str] = {}
         self.seconds: dict[Way, float] = {}
         self.workers: dict[Way, Worker[Way]] = {}
+        self._bundle = bundle
         self._samples = samples
         self._inputs = inputs
         self._accuracy = accuracy
-        self._bounds: dict[tuple[str | bool, ...], dict[str, float]] = {}
+        self._bounds: dict[Way, dict[str, float]] = {}
         self._reference: tuple[Way, Arrays] | None = None
 
     def add(self, way: Way) -> None:
         """Try one more; afterwards it is in `refused`, with the reason, or in `seconds`, and if fast in `workers`."""
-        same = (reason for other, reason in self.refused.items() if other.numbers == way.numbers)
+        same = (reason for other, reason in self.refused.items() if _numbers(other) == _numbers(way))
         if reason := next(same, None):
             self.refused[way] = reason
             return
@@ -145,7 +123,7 @@ class Tryout:
             worker.close()
 
     def _open(self, way: Way) -> None:
-        worker = Worker(way, way.threads)
+        worker = Worker(way, way.settings.threads)
         try:
             self._check(worker)
             self.seconds[way] = self._time(worker)
@@ -155,22 +133,23 @@ class Tryout:
         self.workers[way] = worker
 
     def _check(self, worker: Worker[Way]) -> None:
-        way = worker.name
-        if way.numbers not in self._bounds:
+        way, numbers = worker.name, _numbers(worker.name)
+        if numbers not in self._bounds:
+            precision = coarser_precision(self._bundle, way)
             bounds: dict[str, float] = {}
             for sample in self._samples:
                 outputs = worker.run(sample.inputs)
                 for name, wanted in sample.float64.items():
-                    bound, _ = error_bound(way.precision, compare(sample.float32[name], wanted).relative_l2)
+                    bound, _ = error_bound(precision, compare(sample.float32[name], wanted).relative_l2)
                     _require(outputs[name], wanted, bound, f"{name} at the golden sample {sample.name!r}")
                     bounds[name] = max(bound, bounds.get(name, 0.0))
             if self._accuracy is not None:
                 self._accuracy(way, worker.run)
-            self._bounds[way.numbers] = bounds
+            self._bounds[numbers] = bounds
         outputs = worker.run(self._inputs)
         first, expected = self._reference = self._reference or (way, outputs)
-        for name, bound in self._bounds[way.numbers].items():
-            allowed = bound + self._bounds[first.numbers][name]
+        for name, bound in self._bounds[numbers].items():
+            allowed = bound + self._bounds[_numbers(first)][name]
             _require(outputs[name], expected[name], allowed, f"{name} at the sizes that are tuned, against {first}")
 
     def _time(self, worker: Worker[Way]) -> float:

@@ -20,7 +20,7 @@ from perceiver_deploy.evaluate.speed.ranking import LEAST_ROUNDS, Interval, Rank
 from perceiver_deploy.evaluate.speed.workers import time_round_robin
 from perceiver_deploy.pipeline.samples.held_out import HeldOut, held_out_data
 from perceiver_deploy.pipeline.tune.accuracy import accuracy_check
-from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, Tryout, Way, ways_to_run
+from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, Tryout, ways_to_run
 from perceiver_deploy.pipeline.validate.samples import golden_samples
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.tuned import (
@@ -33,6 +33,7 @@ from perceiver_deploy.runtimes.tuned import (
     tuning_path,
     write_tuning,
 )
+from perceiver_deploy.runtimes.way import Way
 
 SECONDS = 60.0
 _TRYOUT_SHARE = 0.6
@@ -162,7 +163,7 @@ def _measure(bundle: Bundle, question: Question, accuracy: AccuracyCheck | None,
             "No runtime that this bundle is for is installed. Install them with: pip install 'perceiver-deploy[cpu]'"
         )
     inputs = make_inputs(bundle.manifest.signature, Case("tuning", question.sizes), bundle.manifest.preprocessing)
-    tryout = Tryout([*golden_samples(bundle)], inputs, accuracy)
+    tryout = Tryout(bundle, [*golden_samples(bundle)], inputs, accuracy)
     with contextlib.closing(tryout):
         _try_out(ways, tryout, started + _TRYOUT_SHARE * seconds)
         finalists = [way for way in ways if way in tryout.workers]
@@ -188,7 +189,7 @@ def _measure(bundle: Bundle, question: Question, accuracy: AccuracyCheck | None,
 
 def _try_out(ways: Sequence[Way], tryout: Tryout, deadline: float) -> None:
     """Those of many threads first; what has not begun at the deadline is left out, but not before one was of use."""
-    for way in sorted(ways, key=lambda way: -way.threads):
+    for way in sorted(ways, key=lambda way: -(way.settings.threads or 0)):
         if not tryout.seconds or time.perf_counter() < deadline:
             tryout.add(way)
     if not tryout.seconds:
@@ -196,13 +197,13 @@ def _try_out(ways: Sequence[Way], tryout: Tryout, deadline: float) -> None:
 
 
 def _finding(way: Way, tryout: Tryout, medians: Mapping[Way, float], intervals: Mapping[Way, Interval]) -> Finding:
-    interval = intervals.get(way)
+    interval, settings = intervals.get(way), way.settings
     return Finding(
         runtime=way.runtime,
         variant=way.variant,
-        hint=way.hint,
-        static_shapes=way.static_shapes,
-        threads=way.threads,
+        hint=settings.hint,
+        static_shapes=settings.static_shapes,
+        threads=settings.threads,
         state=_state(way, tryout),
         first_seconds=tryout.seconds.get(way),
         seconds=medians.get(way),

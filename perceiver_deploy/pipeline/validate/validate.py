@@ -21,7 +21,7 @@ from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.pipeline.reports import write_report
 from perceiver_deploy.pipeline.validate.samples import eager_samples, golden_name, golden_samples, reduce_sample
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.conformance import Expected, Way, expected_outputs
+from perceiver_deploy.runtimes.conformance import Expected, Route, expected_outputs
 from perceiver_deploy.runtimes.opening import load, runtimes_here
 from perceiver_deploy.runtimes.settings import RuntimeSettings
 
@@ -160,11 +160,11 @@ def validate_bundle(
     return result
 
 
-def _exact(bundle: Bundle, variant: str, way: Way) -> dict[str, Expected]:
+def _exact(bundle: Bundle, variant: str, route: Route) -> dict[str, Expected]:
     """What a variant of reduced precision gives exactly, by the names that its golden samples have here."""
     found = dict[str, Expected]()
     for sample in bundle.exact_outputs(variant):
-        expected = expected_outputs(bundle, variant, way, sample)
+        expected = expected_outputs(bundle, variant, route, sample)
         if expected is not None:
             found |= dict.fromkeys((expected.sample.name, golden_name(expected.sample)), expected)
     return found

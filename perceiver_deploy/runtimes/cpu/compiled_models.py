@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import openvino
 
-from perceiver_deploy.cache import cache_directory, make_room, write_whole
+from perceiver_deploy.cache import Store
 from perceiver_deploy.machine import processor_features, processor_kind
 from perceiver_deploy.progress import log
 
-MOST_BYTES = 4 << 30
-"""What all of them may take; those used least recently make room."""
+COMPILED = Store("openvino", ".blob", most_bytes=4 << 30)
 
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -52,15 +51,14 @@ def compile_or_reuse(
     Raises:
         RuntimeError: OpenVINO does not take the model.
     """
-    folder = cache_directory() / "openvino"
     parts = [digest, openvino.__version__, processor_kind(), sorted(processor_features()), dict(options), shapes]
     key = _digest(json.dumps(parts).encode())[:32]
-    for path in folder.glob(f"{key}-*.blob"):
+    for path in COMPILED.find(f"{key}-"):
         if (model := _reuse(path, key, options)) is not None:
             return model
         log.info("The compiled model %s cannot be used; it is made again.", path)
     model = compile_model(file, shapes, options)
-    _keep(model, folder, key)
+    _keep(model, key)
     return model
 
 
@@ -68,32 +66,27 @@ def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.Compile
     """The model, whose weights stay in the file, mapped into memory; None where it is not whole or is refused."""
     try:
         content = np.memmap(path, dtype=np.uint8, mode="c")
-        if path.name != _name(key, content.data):
+        if path != COMPILED.path(_name(key, content.data)):
             return None
         model = openvino.Core().import_model(openvino.Tensor(content, shared_memory=True), "CPU", options)
     except (OSError, ValueError, RuntimeError):  # ValueError: an empty file cannot be mapped
         return None
     model.content = content  # keeps the mapping as long as the model
-    with contextlib.suppress(OSError):  # a cache that can only be read
-        path.touch()  # see make_room
+    COMPILED.mark_used(path)
     return model
 
 
-def _keep(model: openvino.CompiledModel, folder: Path, key: str) -> None:
+def _keep(model: openvino.CompiledModel, key: str) -> None:
     stream = io.BytesIO()
     model.export_model(stream)
-    content = stream.getvalue()
-    try:
-        for path in folder.glob(f"{key}-*.blob"):  # what cannot be used any more
+    for path in COMPILED.find(f"{key}-"):  # what cannot be used any more
+        with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-        make_room(folder, "*.blob", MOST_BYTES, len(content))
-        write_whole(folder / _name(key, content), content)
-    except OSError as error:
-        log.info("The compiled model is not kept for the next time: %s", error)
+    COMPILED.keep(_name(key, stream.getvalue()), stream.getvalue(), "The compiled model")
 
 
 def _name(key: str, content: bytes | memoryview) -> str:
-    return f"{key}-{_digest(content)[:32]}.blob"
+    return f"{key}-{_digest(content)[:32]}"
 
 
 def _digest(content: bytes | memoryview) -> str:

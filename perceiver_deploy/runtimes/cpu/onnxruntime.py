@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from perceiver_deploy.arrays import Arrays
+from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Axis, Stage, StageName
 from perceiver_deploy.errors import PerceiverDeployError, requires
 from perceiver_deploy.machine import has_int8_products
@@ -89,4 +90,15 @@ def open_graphs(
         axes,
         {name: stages[name] for name in files},
         lambda name: OnnxRuntimeSession(files[name], stages[name], axes, options=options),
+    )
+
+
+def open_stages(
+    runtime: str, bundle: Bundle, variant: str, settings: RuntimeSettings
+) -> Callable[[StageName], OnnxRuntimeSession]:
+    """Opens the stages of a variant."""
+    manifest, chosen = bundle.manifest, bundle.variant(variant)
+    options = session_options(settings, weights_only=chosen.precision == "int8-weights")
+    return lambda name: OnnxRuntimeSession(
+        bundle.file(chosen.files[name]), manifest.stages[name], manifest.axes, settings, options
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle.manifest import Axis, Stage, evaluate_size, opt_sizes
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Axis, Stage, StageName, evaluate_size, opt_sizes
 from perceiver_deploy.errors import MissingError, PerceiverDeployError, requires
 from perceiver_deploy.machine import has_int8_products, is_x86
 from perceiver_deploy.runtimes.load_errors import refusal
@@ -219,3 +220,13 @@ def native_hints() -> list[Hint]:
     """Hints that this processor computes in."""
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return [hint for hint, capability in _CAPABILITIES.items() if capability in capabilities]
+
+
+def open_stages(
+    runtime: str, bundle: Bundle, variant: str, settings: RuntimeSettings
+) -> Callable[[StageName], OpenVinoSession]:
+    """Opens the stages of a variant."""
+    manifest, files = bundle.manifest, bundle.variant(variant).files
+    return lambda name: OpenVinoSession(
+        bundle.file(files[name]), manifest.stages[name], manifest.axes, settings, bundle.graph_digest(files[name])
+    )

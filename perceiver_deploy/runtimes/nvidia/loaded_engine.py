@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.cache import cache_directory, write_whole
+from perceiver_deploy.cache import Store
 from perceiver_deploy.errors import BundleError, PerceiverDeployError
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.nvidia.dlpack import CUDA, Borrowed, DeviceArray
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
     from perceiver_deploy.runtimes.nvidia.cuda_memory import DeviceBuffer, Graph, PinnedBuffer
+
+_KERNELS = Store("kernels", "")
 
 
 class LoadedEngine:
@@ -54,7 +55,7 @@ class LoadedEngine:
         if graph is not None:
             self._put_weights_in(graph)
         self._capture = settings.cuda_graph and not family.captures_graphs
-        self._cache_path = cache_directory() / "kernels" / f"{module.__version__}-{digest}"
+        self._kernels_key = f"{module.__version__}-{digest}"
         self._config = self._runtime_config(settings) if family.captures_graphs else None
         self._contexts: dict[int, trt.IExecutionContext] = {}
         self._device: dict[str, DeviceBuffer] = {}
@@ -189,18 +190,15 @@ class LoadedEngine:
         strategy = self._trt.CudaGraphStrategy
         config.cuda_graph_strategy = strategy.WHOLE_GRAPH_CAPTURE if settings.cuda_graph else strategy.DISABLED
         kernels = config.create_runtime_cache()
-        with contextlib.suppress(FileNotFoundError):
-            kernels.deserialize(self._cache_path.read_bytes())
+        if (kept := _KERNELS.read(self._kernels_key)) is not None:
+            kernels.deserialize(kept)
         config.set_runtime_cache(kernels)
         return config
 
     def _keep_kernels(self) -> None:
-        if self._config is None:
-            return
-        try:
-            write_whole(self._cache_path, bytes(self._config.get_runtime_cache().serialize()))
-        except OSError as error:
-            log.info("The kernels of the engine are not kept for the next time: %s", error)
+        if self._config is not None:
+            kernels = bytes(self._config.get_runtime_cache().serialize())
+            _KERNELS.keep(self._kernels_key, kernels, "What was compiled of the engine")
 
 
 @functools.cache

@@ -7,18 +7,20 @@ needs is checked before, and that it was taken afterwards.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from perceiver_deploy.arrays import Arrays
-from perceiver_deploy.bundle.manifest import Axis, Precision, Stage
+from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import Axis, Precision, Stage, StageName
 from perceiver_deploy.cache import cache_directory
 from perceiver_deploy.errors import MissingError, PerceiverDeployError
+from perceiver_deploy.runtimes.catalogue import GpuRuntime
 from perceiver_deploy.runtimes.load_errors import refusal
 from perceiver_deploy.runtimes.nvidia.gpu import require_gpu
 from perceiver_deploy.runtimes.nvidia.profiles import default_sizes, input_profile
-from perceiver_deploy.runtimes.nvidia.requirements import PLUGIN_MODULE, PROVIDERS, GpuRuntime, require_pieces
+from perceiver_deploy.runtimes.nvidia.requirements import PLUGIN_MODULE, PROVIDERS, require_pieces
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 
@@ -141,3 +143,13 @@ def _add_plugin(options: Any, provider: str, gpu: int, chosen: Mapping[str, str]
             f"{provider} takes {len(devices)} of the GPUs of this machine; expected number {gpu} among them."
         )
     options.add_provider_for_devices([devices[gpu]], dict(chosen))
+
+
+def open_stages(
+    runtime: GpuRuntime, bundle: Bundle, variant: str, settings: RuntimeSettings
+) -> Callable[[StageName], OnnxRuntimeGpuSession]:
+    """Opens the stages of a variant."""
+    manifest, chosen = bundle.manifest, bundle.variant(variant)
+    return lambda name: OnnxRuntimeGpuSession(
+        runtime, bundle.file(chosen.files[name]), manifest.stages[name], manifest.axes, chosen.precision, settings
+    )

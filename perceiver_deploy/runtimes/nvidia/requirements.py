@@ -1,20 +1,16 @@
-"""The runtimes that need a GPU: which variants they read, and what of each is missing here."""
+"""What each runtime that needs a GPU is missing here."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, get_args
 
-from perceiver_deploy.bundle.manifest import RuntimeName
 from perceiver_deploy.errors import MissingError
+from perceiver_deploy.runtimes.catalogue import GpuRuntime
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES, FamilyName
 from perceiver_deploy.runtimes.nvidia.gpu import find_gpus
 from perceiver_deploy.runtimes.nvidia.shared_libraries import missing_dependencies
-
-GpuRuntime = Literal["onnxruntime-cuda", "onnxruntime-tensorrt", "onnxruntime-tensorrt-rtx", "tensorrt", "tensorrt-rtx"]
-GPU_RUNTIMES: tuple[GpuRuntime, ...] = get_args(GpuRuntime)
 
 PLUGIN_MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
 _PLUGIN_PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu13"
@@ -24,19 +20,6 @@ PROVIDERS: dict[GpuRuntime, str] = {
     "onnxruntime-tensorrt-rtx": "NvTensorRTRTXExecutionProvider",
 }
 """What onnxruntime calls them."""
-
-_READ: dict[GpuRuntime, tuple[RuntimeName, ...]] = {
-    "onnxruntime-cuda": ("onnxruntime-cuda", "onnxruntime"),
-    "onnxruntime-tensorrt": ("onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"),
-    "onnxruntime-tensorrt-rtx": ("tensorrt-rtx", "tensorrt"),
-    "tensorrt": ("tensorrt", "tensorrt-rtx"),
-    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt"),
-}
-
-
-def reads_variants_for(runtime: GpuRuntime) -> tuple[RuntimeName, ...]:
-    """Runtimes whose variants it takes: TensorRT and TensorRT-RTX read the same graphs, CUDA those of onnxruntime."""
-    return _READ[runtime]
 
 
 def missing_pieces(runtime: GpuRuntime) -> list[str]:

@@ -19,9 +19,9 @@ from perceiver_deploy.runtimes.nvidia.gpu import Gpu, driver_version, require_gp
 
 
 class _Facts(BaseModel):
-    """Of a side-car, which has more facts for people, only what loading depends on."""
+    """What loading depends on has a type; more facts, for people, are kept as they are."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 class Platform(_Facts):
@@ -61,7 +61,7 @@ class InputSizes(_Facts):
 
 
 class SideCar(_Facts):
-    """What loading an engine depends on."""
+    """Facts of an engine, as `build` writes them."""
 
     engine: FamilyName
     variant: str
@@ -76,6 +76,10 @@ class SideCar(_Facts):
     version_compatible: bool
     axes: tuple[dict[str, AxisSizes], ...] = Field(min_length=1)
     shape_profiles: tuple[dict[str, InputSizes], ...] = Field(min_length=1)
+
+    def to_json(self) -> str:
+        """Text of the file, ending in a newline."""
+        return self.model_dump_json(indent=2) + "\n"
 
     def profile_for(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Number of the tightest profile that takes these shapes: the one whose largest shapes are the least.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.manifest import StageName
 from perceiver_deploy.runtimes.checks.inputs import check_inputs
 from perceiver_deploy.runtimes.nvidia.dlpack import CUDA, Borrowed, DeviceArray, borrow
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.loaded_engine import LoadedEngine
 from perceiver_deploy.runtimes.nvidia.requirements import require_pieces
-from perceiver_deploy.runtimes.nvidia.side_car import Machine, read_side_car, require_loadable
+from perceiver_deploy.runtimes.nvidia.side_car import Machine, engine_of, read_side_car, require_loadable
 from perceiver_deploy.runtimes.session import Session
 from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 
@@ -89,6 +90,13 @@ class TensorRTSession(Session):
 
         with on_device(self.settings.gpu):
             self._engine.close()
+
+
+def open_stages(
+    runtime: str, bundle: Bundle, variant: str, settings: RuntimeSettings
+) -> Callable[[StageName], TensorRTSession]:
+    """Opens the engines of a variant's stages."""
+    return lambda name: TensorRTSession(bundle, engine_of(bundle, runtime, variant, name), settings)
 
 
 def _stand_in(tensor: Borrowed, value: int) -> np.ndarray[Any, Any]:

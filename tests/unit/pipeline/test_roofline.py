@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy.bundle.bundle import Bundle
+from perceiver_deploy.bundle.recipe import Recipe
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.pipeline.roofline import DEVICES, device_named, latency_bounds
 
@@ -25,7 +26,7 @@ def test_rates_of_every_device_rise_from_fp32_to_int8() -> None:
 def test_bound_is_the_larger_of_operations_and_bytes_at_peak(shared_bundle: Callable[[str], Path]) -> None:
     bundle = Bundle.open(shared_bundle("text_classification"))
     bounds = {bound.precision: bound for bound in latency_bounds(bundle, DEVICES["l4"])}
-    graph = bundle.manifest.variants["fp32"].recipe["graphs"]["full"]
+    graph = bundle.manifest.variants["fp32"].recipe.model_dump()["graphs"]["full"]
     length, weights = bundle.manifest.axes["length"].opt, sum(module["weight_bytes"] for module in graph["modules"])
     classes = bundle.manifest.stages["full"].outputs[0].shape[1]
     moved = 2 * 8 * length + 4 * classes  # two inputs of int64 and the logits
@@ -41,7 +42,7 @@ def test_bound_is_the_larger_of_operations_and_bytes_at_peak(shared_bundle: Call
 
 def test_bundle_without_counted_operations_is_refused(shared_bundle: Callable[[str], Path]) -> None:
     bundle = Bundle.open(shared_bundle("text_classification"))
-    bare = bundle.manifest.variants["fp32"].model_copy(update={"recipe": {}})
+    bare = bundle.manifest.variants["fp32"].model_copy(update={"recipe": Recipe()})
     manifest = bundle.manifest.model_copy(update={"variants": {"fp32": bare}})
     with pytest.raises(BundleError, match="Export the checkpoint again"):
         latency_bounds(Bundle(bundle.path, manifest), DEVICES["h100"])

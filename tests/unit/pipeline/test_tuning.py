@@ -339,7 +339,7 @@ def stating(bundle, tmp_path):
         shutil.copytree(bundle, path)
         with changed_bundle(path) as (staging, opened):
             int8 = opened.variant("int8")
-            recipe = {**int8.recipe, "contract": contract}
+            recipe = int8.recipe.model_copy(update={"contract": contract})
             variants = {**opened.manifest.variants, "int8": int8.model_copy(update={"recipe": recipe})}
             staging.finish(opened.manifest.model_copy(update={"variants": variants}))
         return path

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import RuntimeSettings, load
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.runtimes.cpu import compiled_models
 from tests.factories import text_inputs
@@ -14,7 +15,7 @@ SIZES = [text_inputs(2, 12), text_inputs(3, 20)]  # beyond small ones, which hav
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled_models, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -113,7 +114,7 @@ def test_models_used_least_recently_make_room(shared_bundle, cache, monkeypatch)
         (kept[kind],) = set(blobs(cache)) - {*kept.values()}
     load(shared_bundle("masked_lm"), "openvino", threads=1).close()  # the others were not used for longer
     total = sum(blob.stat().st_size for blob in kept.values())
-    monkeypatch.setattr(compiled_models, "MOST_BYTES", total - 1)
+    monkeypatch.setattr(compiled_models.COMPILED, "most_bytes", total - 1)
     kept["fourier"].unlink()
     load(shared_bundle("fourier"), "openvino", threads=1).close()
     assert kept["masked_lm"].exists()

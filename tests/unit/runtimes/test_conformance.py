@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy import convert_bundle, export_model, load, validate_bundle
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.bundle.samples import load_sample, read_groups
@@ -43,7 +44,7 @@ def bundle(converted, tmp_path):
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(conformance, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -81,7 +82,7 @@ def test_what_another_processor_library_or_precision_answered_is_not_taken_over(
     load(bundle, runtime="openvino", variant="int8", settings=RuntimeSettings(static_shapes=True)).close()
     monkeypatch.setattr(conformance, "processor_kind", lambda: "another one")
     load(bundle, runtime="openvino", variant="int8").close()
-    monkeypatch.setattr(conformance, "installed_version", lambda package: "0.0")
+    monkeypatch.setattr(conformance, "installed_packages", lambda: {"openvino": "0.0"})
     load(bundle, runtime="openvino", variant="int8").close()
     assert len(verdicts(own_cache)) == 4
 
@@ -98,7 +99,7 @@ def test_a_damaged_verdict_is_measured_again(bundle, own_cache):
 
 def test_a_cache_that_cannot_be_written_only_costs_the_check(bundle, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setattr(conformance, "cache_directory", lambda: tmp_path / "file")
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path / "file")
     with load(bundle, runtime="onnxruntime", variant="int8") as session:
         assert session.conforms is True
 
@@ -131,7 +132,7 @@ def test_auto_goes_on_to_a_runtime_that_conforms(bundle, caplog, monkeypatch):
         assert session.runtime == "openvino"
     assert "The next runtime is tried" in caplog.text
     monkeypatch.setattr(conformance, "measure", lambda *_: measured(*_).model_copy(update={"conforms": False}))
-    (conformance.cache_directory() / "conformance").rename(conformance.cache_directory() / "away")
+    (cache_module.cache_directory() / "conformance").rename(cache_module.cache_directory() / "away")
     with pytest.raises(ParityError, match="in openvino"):
         load(bundle, variant="int8")
 

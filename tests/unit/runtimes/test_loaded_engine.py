@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy import load
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import BundleError, InputError
@@ -135,7 +136,7 @@ def test_tensors_on_the_device_are_read_in_place_and_outputs_have_memory_of_thei
 def test_tensorrt_rtx_records_graphs_itself_and_its_kernels_are_kept_for_the_next_session(
     bundle: Bundle, device: HostCuda, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded_engine, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path)
     for cuda_graph, strategy, content in [(True, "whole graph", b""), (False, "disabled", b"kernel,")]:
         engine = opened(bundle, device, family="tensorrt-rtx", cuda_graph=cuda_graph)
         engine.run(texts(1, 8))

@@ -12,8 +12,9 @@ from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.bundle.manifest import Axis, TensorSpec
 from perceiver_deploy.errors import BundleError, InputError, MissingError, PerceiverDeployError, UsageError
 from perceiver_deploy.runtimes import opening
+from perceiver_deploy.runtimes.catalogue import installed_runtimes
 from perceiver_deploy.runtimes.checks.inputs import InputCheck, check_inputs
-from perceiver_deploy.runtimes.opening import installed_runtimes, load
+from perceiver_deploy.runtimes.opening import load
 from tests.factories import CLASSES, MAX_LENGTH, VOCABULARY, image_inputs, relative_l2, text_inputs
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")

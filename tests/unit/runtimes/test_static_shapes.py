@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perceiver_deploy import RuntimeSettings, load
+from perceiver_deploy import cache as cache_module
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.runtimes.cpu import compiled_models, openvino
 from tests.factories import image_inputs, relative_l2, text_inputs
@@ -86,7 +87,7 @@ def test_an_input_that_is_refused_is_not_compiled_for(shared_bundle, compiled):
 
 
 def test_what_was_compiled_is_kept_by_shape_in_the_cache(shared_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled_models, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(cache_module, "cache_directory", lambda: tmp_path)
     settings = RuntimeSettings(threads=1, static_shapes=True)
     outputs = []
     for _ in range(2):
