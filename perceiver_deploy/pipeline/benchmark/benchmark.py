@@ -30,7 +30,7 @@ from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
 from perceiver_deploy.pipeline.benchmark.module_times import time_modules
 from perceiver_deploy.pipeline.benchmark.rounds import first_inputs, measure_bundle
 from perceiver_deploy.pipeline.reports import require_folder, write_page
-from perceiver_deploy.pipeline.samples.held_out import labelled_data
+from perceiver_deploy.pipeline.samples.source import labelled_data
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.way import Way
 
@@ -108,7 +108,7 @@ def benchmark_bundles(
         _check_sizes(bundle, settings)
     path = opened[0].report_path(_NAME) if output is None else Path(output) / _NAME
     require_folder(path.parent)
-    data_sets = [None if data is None else labelled_data(data, bundle) for bundle in opened]
+    data_sets = [None if data is None else labelled_data(bundle, data) for bundle in opened]
     measurements: list[Measurement] = []
     rankings: list[Ranking] = []
     times: list[LayerTimes] = []

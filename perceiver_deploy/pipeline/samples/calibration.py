@@ -9,14 +9,10 @@ from pathlib import Path
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Manifest, StageName
-from perceiver_deploy.data.datasets import DATA_SETS, load_dataset_for
-from perceiver_deploy.data.media.files import ARRAYS_SUFFIX, read_arrays
-from perceiver_deploy.data.sets.raw_sets import raw_data_set
 from perceiver_deploy.data.split import Split, spread_rows
-from perceiver_deploy.errors import InputError
 from perceiver_deploy.pipeline.samples.checks import ADVISED_SAMPLES, arrays_digest, require_samples
+from perceiver_deploy.pipeline.samples.source import read_source
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.checks.inputs import check_inputs
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.stages.queries import all_queries
 
@@ -70,34 +66,13 @@ def calibration_data(
             than `LEAST_SAMPLES`.
         UsageError, MissingError: as `load_dataset`.
     """
-    inputs = read_inputs(bundle, calibration)
-    stage = bundle.manifest.stages["full"]
-    check_inputs(inputs, stage.inputs, bundle.manifest.axes)
-    batched = [spec.name for spec in stage.inputs if spec.shape[0] == "batch"]
-    chosen = spread_rows(len(inputs[batched[0]]), samples)
-    rows = {name: inputs[name][chosen] for name in batched}
-    shared = {name: array for name, array in inputs.items() if name not in rows}
-    split = Split(rows, targets=chosen, shared=shared)  # targets only number them
+    source = read_source(bundle, calibration, "train", "Data").split
+    chosen = spread_rows(len(source), samples)
+    rows = {name: array[chosen] for name, array in source.inputs.items()}
+    split = Split(rows, targets=chosen, shared=source.shared)  # targets only number them
     require_samples(split, str(calibration), "calibration", "one sample cannot tell the range of a tensor")
     _warn(split)
     return CalibrationData(split, arrays_digest(split.rows(slice(None))), bundle.manifest, graphs)
-
-
-def read_inputs(bundle: Bundle, source: str | Path, *, test: bool = False) -> Arrays:
-    """What the whole model takes, of a data set's training samples (or those of `test`) or of a .npz file.
-
-    Raises:
-        InputError: neither, or data of another task.
-        UsageError, MissingError: as `load_dataset`.
-    """
-    if str(source) in DATA_SETS:
-        data = load_dataset_for(bundle.manifest.task, str(source), str(bundle.path))
-        if bundle.manifest.raw_inputs:
-            data = raw_data_set(data)
-        return (data.test if test else data.train).rows(slice(None))
-    if Path(source).suffix == ARRAYS_SUFFIX:
-        return read_arrays(Path(source))
-    raise InputError(f"Data {source} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
 
 
 def _warn(data: Split) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,16 @@ from numpy.typing import NDArray
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Manifest, Task
 from perceiver_deploy.bundle.preprocessing import FlowPreprocessing
-from perceiver_deploy.data.datasets import DATA_SETS, DataSet, load_dataset_for
-from perceiver_deploy.data.media.files import ARRAYS_SUFFIX, read_arrays
+from perceiver_deploy.data.datasets import DATA_SETS
 from perceiver_deploy.data.media.flow import end_point_error
 from perceiver_deploy.data.metrics import TOP1, Metric
-from perceiver_deploy.data.sets.raw_sets import raw_data_set
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import InputError, UsageError
 from perceiver_deploy.pipeline.samples.calibration import CalibrationData
 from perceiver_deploy.pipeline.samples.checks import arrays_digest, require_samples
 from perceiver_deploy.pipeline.samples.golden import GoldenData
-from perceiver_deploy.runtimes.checks.inputs import check_inputs
+from perceiver_deploy.pipeline.samples.source import LABELS, read_source
 
-LABELS = "labels"
-"""What the array of labels of a .npz file is called."""
 MOST_SHARED = 0.1
 """Of held-out examples and of calibration samples: the share that may be the same."""
 _CLASSIFICATION: tuple[Task, ...] = (
@@ -68,23 +64,6 @@ def _row_digests(split: Split) -> list[str]:
     return [arrays_digest({name: array[row] for name, array in split.inputs.items()}) for row in range(len(split))]
 
 
-def labelled_data(name: str, bundle: Bundle) -> DataSet:
-    """A data set in the form that a bundle takes.
-
-    Raises:
-        InputError: it is for another task, or has other labels than the model: its metric would mean nothing.
-        UsageError, MissingError: as `load_dataset`.
-    """
-    data = load_dataset_for(bundle.manifest.task, name, str(bundle.path))
-    if bundle.manifest.labels != data.labels:
-        theirs, ours = (", ".join(labels or ("none",))[:60] for labels in (data.labels, bundle.manifest.labels))
-        raise InputError(
-            f"Data set {data.name!r} has other labels than {bundle.path}: {theirs} against {ours}. "
-            "Give the data set that the model was trained for."
-        )
-    return raw_data_set(data) if bundle.manifest.raw_inputs else data
-
-
 def held_out_data(bundle: Bundle, held_out: str | Path | None, calibration: str | Path | None) -> HeldOut:
     """The test split of a data set, or a .npz file with one array an input and, if there are any, `labels`.
 
@@ -103,42 +82,27 @@ def held_out_data(bundle: Bundle, held_out: str | Path | None, calibration: str 
                 "split is taken, or a .npz file with --held-out."
             )
         held_out = calibration
-    if str(held_out) in DATA_SETS:
-        data = labelled_data(str(held_out), bundle)
-        digest = arrays_digest(data.test.rows(slice(None)) | {LABELS: data.test.targets})
-        return HeldOut(data.name, data.test, data.metrics, digest)
-    if Path(held_out).suffix == ARRAYS_SUFFIX:
-        return _from_file(bundle.manifest, Path(held_out))
-    raise InputError(f"Held-out data {held_out} is neither a data set ({', '.join(DATA_SETS)}) nor a .npz file.")
+    source = read_source(bundle, held_out, "test", "Held-out data", judged=True)
+    rows, labels = source.split.rows(slice(None)), source.split.targets
+    digest = arrays_digest(rows | ({LABELS: labels} if source.labelled else {}))
+    if source.metrics is not None:
+        return HeldOut(source.name, source.split, source.metrics, digest)
+    numbered = replace(source.split, targets=np.arange(len(source.split)))
+    require_samples(numbered, source.name, "held-out", "the outputs for one tell little of those for others")
+    if not source.labelled:
+        return HeldOut(source.name, source.split, None, digest)
+    metrics = _metrics(bundle.manifest, source.name)
+    _check_labels(labels, bundle.manifest, source.name)
+    return HeldOut(source.name, source.split, metrics, digest)
 
 
-def _from_file(manifest: Manifest, path: Path) -> HeldOut:
-    arrays = read_arrays(path)
-    digest = arrays_digest(arrays)
-    stage = manifest.stages["full"]
-    labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in stage.inputs} else None
-    check_inputs(arrays, stage.inputs, manifest.axes)
-    batched = {spec.name: arrays[spec.name] for spec in stage.inputs if spec.shape[0] == "batch"}
-    shared = {name: array for name, array in arrays.items() if name not in batched}
-    rows = len(next(iter(batched.values())))
-    unlabelled = Split(batched, np.arange(rows), shared)
-    require_samples(unlabelled, str(path), "held-out", "the outputs for one tell little of those for others")
-    if labels is None:
-        return HeldOut(str(path), unlabelled, None, digest)
-    metrics = _metrics(manifest, path)
-    _check_labels(labels, rows, manifest, path)
-    return HeldOut(str(path), Split(batched, labels, shared), metrics, digest)
-
-
-def _check_labels(labels: NDArray[Any], rows: int, manifest: Manifest, path: Path) -> None:
-    """One an example; of a classification, one of the classes."""
-    if len(labels) != rows:
-        raise InputError(f"{path} has {len(labels)} labels for {rows} examples; expected one an example.")
+def _check_labels(labels: NDArray[Any], manifest: Manifest, path: str) -> None:
+    """Labels of a classification are classes."""
     if manifest.task not in _CLASSIFICATION:
         return
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise InputError(
-            f"{path} has labels {labels.dtype} {list(labels.shape)}; expected whole numbers [{rows}], the index "
+            f"{path} has labels {labels.dtype} {list(labels.shape)}; expected whole numbers [{len(labels)}], the index "
             "of each example's class."
         )
     classes = manifest.stages["full"].outputs[0].shape[-1]
@@ -149,7 +113,7 @@ def _check_labels(labels: NDArray[Any], rows: int, manifest: Manifest, path: Pat
         )
 
 
-def _metrics(manifest: Manifest, path: Path) -> tuple[Metric, ...]:
+def _metrics(manifest: Manifest, path: str) -> tuple[Metric, ...]:
     """What labels of a file mean: classes, or the flow in pixels."""
     if manifest.task in _CLASSIFICATION:
         return (TOP1,)

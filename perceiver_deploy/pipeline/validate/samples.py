@@ -47,9 +47,9 @@ def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, cappe
     manifest = bundle.manifest
     reference = Reference(load_source_model(bundle), manifest.signature)
     if data is not None:
-        from perceiver_deploy.pipeline.samples.calibration import read_inputs
+        from perceiver_deploy.pipeline.samples.source import read_source
 
-        inputs = read_inputs(bundle, data, test=True)
+        inputs = read_source(bundle, data, "test", "Data").split.rows(slice(None))
         yield reference.sample(f"real, {data}", _rows(inputs, manifest.stages["full"].inputs, slice(REAL_ROWS)))
     for sample in golden_samples(bundle) if bundle.samples() else ():
         yield dataclasses.replace(sample, name=golden_name(sample))
