@@ -52,13 +52,9 @@ class Reference:
         return Sample(name, inputs, double, farthest)
 
     def samples(
-        self,
-        cases: Sequence[Case],
-        preprocessing: Preprocessing | None,
-        seconds: float,
-        capped: list[Case],
-    ) -> Iterator[Sample]:
-        """Samples of the cases in turn; cases beyond 48 MiB of input or `seconds` in total are put in `capped`.
+        self, cases: Sequence[Case], preprocessing: Preprocessing | None, seconds: float
+    ) -> Iterator[Sample | Case]:
+        """Samples of the cases in turn; of what is beyond 48 MiB of input or `seconds` in total, the case itself.
 
         The first two always run. The time of a case is predicted from the first one's, per input element.
         """
@@ -68,7 +64,7 @@ class Reference:
             elements = sum(array.size for array in inputs.values())
             too_large = sum(array.nbytes for array in inputs.values()) > _MOST_INPUT_BYTES
             if index >= _ALWAYS_RUN and (too_large or spent + rate * elements > seconds):
-                capped.append(case)
+                yield case
                 continue
             started = time.perf_counter()
             sample = self.sample(case.name, inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from torch import nn
 
 from perceiver_deploy._version import __version__
 from perceiver_deploy.bundle.bundle import Staging, ensure_absent, new_bundle
-from perceiver_deploy.bundle.manifest import Manifest, RuntimeName, Signature, StageName, Variant
+from perceiver_deploy.bundle.manifest import Manifest, RuntimeName, Signature, StageName, Variant, graph_file
 from perceiver_deploy.bundle.recipe import Recipe
 from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity.reference import Reference
@@ -28,7 +28,7 @@ from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.building import raw_model
 from perceiver_deploy.model.raw.wrapping import RawModel
-from perceiver_deploy.pipeline.export.gate import keep_evidence, run_gate, write_samples
+from perceiver_deploy.pipeline.export.gate import GateResult, keep_evidence, run_gate, write_samples
 from perceiver_deploy.pipeline.export.stages import (
     ExportedGraph,
     ExportedStage,
@@ -48,16 +48,16 @@ GATE_SECONDS = 120.0
 _VARIANT = "fp32"
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportResult:
     """What an export did. `verdicts` is empty when the gate was skipped; `capped` names cases left out for time."""
 
     bundle: str
     task: str
     parameters: int
-    graphs: dict[StageName, ExportedGraph] = field(default_factory=dict)
-    verdicts: list[Verdict] = field(default_factory=list)
-    capped: list[str] = field(default_factory=list)
+    graphs: Mapping[StageName, ExportedGraph]
+    verdicts: Sequence[Verdict]
+    capped: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict."""
@@ -108,44 +108,53 @@ def export_model(
         ParityError: the gate failed; the evidence is in `PATH.failed/`.
     """
     path = Path(path)
-    asked, wanted = options or GraphOptions(), DEFAULT_RUNTIMES if runtimes is None else runtimes
-    require_readable(asked.opset, wanted)
-    require_suited(asked, wanted)
-    options = choose_form(asked, wanted)
+    options, readers = options or GraphOptions(), DEFAULT_RUNTIMES if runtimes is None else runtimes
+    require_readable(options.opset, readers)
+    require_suited(options, readers)
+    chosen = choose_form(options, readers)
     ensure_absent(path, replace=force)
     model, source = _load(model_or_checkpoint, form)
     signature, config = _describe(model)
     traced = _raw(model, config, split) if raw_inputs else model
     signature = cast(Signature, traced.signature)
     stages = stages_of(traced, signature, split)
-    runtimes = runtimes_for(stages, runtimes)
+    suited = runtimes_for(stages, runtimes)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    result = ExportResult(bundle=str(path), task=signature.task, parameters=parameters)
     with new_bundle(path, replace=force) as staging:
         with _in_eval_mode(traced):
-            result.graphs = {stage.name: write_stage(stage, staging, _VARIANT, options) for stage in stages}
-        _report_large_grids(asked, wanted, result.graphs)
+            graphs = {stage.name: write_stage(stage, staging, _VARIANT, chosen) for stage in stages}
+        _report_large_grids(options, readers, graphs)
+        gate = GateResult()
         if validate:
-            _pass_gate(traced, signature, stages, config, result, staging, gate_seconds)
+            gate = _pass_gate(path, traced, signature, stages, config, staging, gate_seconds)
+            write_samples(staging, gate.samples)
         if config is not None:
             staging.path(CONFIG_NAME).write_text(config.to_json(), encoding="utf-8")
             if weights:
                 save_weights(model, staging.root)
-        staging.finish(_manifest(signature, stages, config, result, source, options, runtimes))
-    return result
+        provenance = _provenance(source, parameters, chosen, gate)
+        staging.finish(_manifest(signature, stages, config, graphs, suited, provenance))
+    return ExportResult(
+        bundle=str(path),
+        task=signature.task,
+        parameters=parameters,
+        graphs=graphs,
+        verdicts=[*gate.verdicts],
+        capped=[str(case) for case in gate.capped],
+    )
 
 
 def _report_large_grids(
-    asked: GraphOptions, runtimes: Sequence[RuntimeName], graphs: Mapping[StageName, ExportedGraph]
+    options: GraphOptions, runtimes: Sequence[RuntimeName], graphs: Mapping[StageName, ExportedGraph]
 ) -> None:
     """Refuse a form that no attention took, and say where a form was not chosen that CPUs are faster with."""
     counts = {name: sum(graph.rewrites.get(name, 0) for graph in graphs.values()) for name in (KEYS, QUERIES, LEFT)}
-    if asked.attention in BY_ROW and not counts[KEYS] + counts[QUERIES]:
+    if options.attention in BY_ROW and not counts[KEYS] + counts[QUERIES]:
         raise ExportError(
             f"No attention of this model is over a grid of rows and columns with {LEAST_SCORES:,} scores or more "
-            f"at the axes' opt sizes, which --attention {asked.attention} is for. Leave --attention out."
+            f"at the axes' opt sizes, which --attention {options.attention} is for. Leave --attention out."
         )
-    if asked.attention == "auto" and counts[LEFT] and set(runtimes) & set(CPU_RUNTIMES):
+    if options.attention == "auto" and counts[LEFT] and set(runtimes) & set(CPU_RUNTIMES):
         log.info(
             "%d attentions are over a large grid. They are written for GPUs too; a bundle for CPUs alone "
             "(--for openvino, --for onnxruntime) computes them row by row, in less time and memory",
@@ -154,28 +163,27 @@ def _report_large_grids(
 
 
 def _pass_gate(
+    path: Path,
     model: nn.Module,
     signature: Signature,
     stages: Sequence[ExportedStage],
     config: PerceiverConfig | None,
-    result: ExportResult,
     staging: Staging,
     seconds: float,
-) -> None:
-    """Judge the graphs, and keep golden samples.
+) -> GateResult:
+    """Judge the graphs that were written.
 
     Raises:
-        ParityError: the gate failed; its evidence is kept.
+        ParityError: the gate failed; its evidence is kept beside `path`.
     """
-    files = {name: staging.root / graph.file for name, graph in result.graphs.items()}
+    files = {stage.name: staging.root / graph_file(_VARIANT, stage.name) for stage in stages}
     reference, preprocessing = Reference(model, signature), None if config is None else config.preprocessing
     with open_graphs(files, specs_of(signature, stages), axes_of_stages(signature, stages)) as session:
         gate = run_gate(reference, session, signature, preprocessing, seconds)
-    result.verdicts, result.capped = gate.verdicts, [str(case) for case in gate.capped]
     if gate.failed is not None:
-        evidence = keep_evidence(Path(result.bundle), [*files.values()], gate.failed, gate.verdicts)
+        evidence = keep_evidence(path, [*files.values()], gate.failed, gate.verdicts)
         raise ParityError(f"{failure_text(gate.verdicts)} No bundle was written; {evidence}.")
-    write_samples(staging, gate.samples)
+    return gate
 
 
 def _load(model_or_checkpoint: nn.Module | str | Path, form: Form | None) -> tuple[nn.Module, dict[str, Any]]:
@@ -223,42 +231,44 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+def _provenance(source: dict[str, Any], parameters: int, options: GraphOptions, gate: GateResult) -> dict[str, Any]:
+    return {
+        "perceiver_deploy": __version__,
+        "torch": version("torch"),
+        "onnx_ir": version("onnx-ir"),
+        "onnxscript": version("onnxscript"),
+        "opset": options.opset,
+        "parameters": parameters,
+        "source": source,
+        "gate": "passed" if gate.verdicts else "skipped",
+    }
+
+
 def _manifest(
     signature: Signature,
     stages: Sequence[ExportedStage],
     config: PerceiverConfig | None,
-    result: ExportResult,
-    source: dict[str, Any],
-    options: GraphOptions,
+    graphs: Mapping[StageName, ExportedGraph],
     runtimes: tuple[RuntimeName, ...],
+    provenance: dict[str, Any],
 ) -> Manifest:
-    counts = {
+    records = {
         name: {key: value for key, value in asdict(graph).items() if key not in ("file", "bytes")}
-        for name, graph in result.graphs.items()
+        for name, graph in graphs.items()
     }
+    variant = Variant(
+        precision="fp32",
+        runtimes=runtimes,
+        files={name: graph.file for name, graph in graphs.items()},
+        recipe=Recipe.model_validate({"graphs": records}),
+    )
     return Manifest(
-        task=result.task,
+        task=signature.task,
         axes=axes_of_stages(signature, stages),
         stages=specs_of(signature, stages),
-        variants={
-            _VARIANT: Variant(
-                precision="fp32",
-                runtimes=runtimes,
-                files={name: graph.file for name, graph in result.graphs.items()},
-                recipe=Recipe.model_validate({"graphs": counts}),
-            )
-        },
+        variants={_VARIANT: variant},
         preprocessing=None if config is None else config.preprocessing,
         labels=None if config is None else config.labels,
         task_labels=None if config is None else config.task_labels,
-        provenance={
-            "perceiver_deploy": __version__,
-            "torch": version("torch"),
-            "onnx_ir": version("onnx-ir"),
-            "onnxscript": version("onnxscript"),
-            "opset": options.opset,
-            "parameters": result.parameters,
-            "source": source,
-            "gate": "passed" if result.verdicts else "skipped",
-        },
+        provenance=provenance,
     )

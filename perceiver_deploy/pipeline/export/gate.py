@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from perceiver_deploy.bundle.bundle import Staging
@@ -22,14 +22,14 @@ from perceiver_deploy.runtimes.session import Session
 _GOLDEN_BYTES = 4 << 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class GateResult:
     """Samples that were run, verdicts on them, the sample that failed, and the cases left out for time."""
 
-    samples: list[Sample] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
+    samples: Sequence[Sample] = ()
+    verdicts: Sequence[Verdict] = ()
     failed: Sample | None = None
-    capped: list[Case] = field(default_factory=list)
+    capped: Sequence[Case] = ()
 
 
 def run_gate(
@@ -40,16 +40,19 @@ def run_gate(
     seconds: float,
 ) -> GateResult:
     """Judge the stages of a session over the grid, up to the first failure."""
-    result, candidates = GateResult(), candidates_of(session, "fp32", "fp32")
-    for sample in reference.samples(shape_grid(signature), preprocessing, seconds, result.capped):
+    samples, verdicts, capped = list[Sample](), list[Verdict](), list[Case]()
+    candidates = candidates_of(session, "fp32", "fp32")
+    for sample in reference.samples(shape_grid(signature), preprocessing, seconds):
+        if isinstance(sample, Case):
+            capped.append(sample)
+            continue
         log.info("Parity gate: case %s", sample.name)
-        verdicts = judge(candidates, sample)
-        result.samples.append(sample)
-        result.verdicts += verdicts
-        if not all(verdict.passed for verdict in verdicts):
-            result.failed = sample
-            break
-    return result
+        samples.append(sample)
+        found = judge(candidates, sample)
+        verdicts += found
+        if not all(verdict.passed for verdict in found):
+            return GateResult(samples, verdicts, sample, capped)
+    return GateResult(samples, verdicts, None, capped)
 
 
 def write_samples(staging: Staging, samples: Sequence[Sample]) -> None:

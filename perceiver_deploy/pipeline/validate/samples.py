@@ -32,14 +32,15 @@ def golden_name(sample: Sample) -> str:
     return f"golden {sample.name}"
 
 
-def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, capped: list[Case]) -> Iterator[Sample]:
+def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float) -> Iterator[Sample | Case]:
     """All of them: `REAL_ROWS` of `data`, golden ones where there are some, the grid and adversarial inputs.
+
+    A case that there was no time for comes as itself.
 
     Args:
         bundle: a bundle with its weights.
         data: name of a data set, or a .npz file of the model's inputs.
         seconds: time that the grid and the adversarial inputs may take the reference.
-        capped: where cases beyond it are put.
     """
     from perceiver_deploy.evaluate.parity.reference import Reference
     from perceiver_deploy.runtimes.eager import load_source_model
@@ -54,7 +55,7 @@ def eager_samples(bundle: Bundle, data: str | Path | None, seconds: float, cappe
     for sample in golden_samples(bundle) if bundle.samples() else ():
         yield dataclasses.replace(sample, name=golden_name(sample))
     cases = shape_grid(manifest.signature) + adversarial_cases(manifest.signature)
-    yield from reference.samples(cases, manifest.preprocessing, seconds, capped)
+    yield from reference.samples(cases, manifest.preprocessing, seconds)
 
 
 def reduce_sample(sample: Sample, stage: Stage, fails: Callable[[Sample], bool]) -> Sample:

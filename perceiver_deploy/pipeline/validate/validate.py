@@ -114,10 +114,11 @@ def validate_bundle(
     first: Sample | None = None
     smallest: Sample | None = None
     reference: Literal["grid", "golden samples", "given sample"] = "golden samples"
+    samples: Iterator[Sample | Case]
     if sample is not None:
         reference, samples = "given sample", iter([load_sample(Path(sample))])
     elif not golden and _has_eager(opened):
-        reference, samples = "grid", eager_samples(opened, data, seconds, capped)
+        reference, samples = "grid", eager_samples(opened, data, seconds)
     else:
         samples = golden_samples(opened)
     if data is not None and reference != "grid":
@@ -131,6 +132,9 @@ def validate_bundle(
             stack.enter_context(candidate.session)
             candidates.append(candidate)
         for judged in samples:
+            if isinstance(judged, Case):
+                capped.append(judged)
+                continue
             log.info("Validating case %s", judged.name)
             found = judge(candidates, judged)
             verdicts += found
