@@ -86,7 +86,7 @@ def prepare_half(
             "sha256": data.sha256,
         },
     }
-    return Conversion(precision, precision, suited, data, 1, stages, {}, recipe)
+    return Conversion(variant=precision, precision=precision, runtimes=suited, data=data, stages=stages, recipe=recipe)
 
 
 def _ranges(

@@ -53,4 +53,6 @@ def prepare_weights(
     """Nothing has to be measured: `data` is only what the variant is compared with fp32 on."""
     stages = {stage: WeightsStage(source, bundle.manifest.axes) for stage, source in sources.items()}
     recipe = {"weights": "int8, symmetric, a scale for each output channel", "arithmetic": "float32"}
-    return Conversion("int8-weights", "int8-weights", runtimes, data, 1, stages, {}, recipe)
+    return Conversion(
+        variant="int8-weights", precision="int8-weights", runtimes=runtimes, data=data, stages=stages, recipe=recipe
+    )

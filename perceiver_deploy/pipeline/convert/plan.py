@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ class StageConverter(Protocol):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """A conversion that is ready to be made.
 
@@ -66,9 +66,9 @@ class Conversion:
     precision: Precision
     runtimes: tuple[RuntimeName, ...]
     data: CalibrationData | GoldenData
-    rows: int
+    rows: int = 1
     stages: Mapping[StageName, StageConverter]
-    ranges: Mapping[StageName, Ranges]
+    ranges: Mapping[StageName, Ranges] = field(default_factory=dict)
     recipe: dict[str, Any]
 
 
