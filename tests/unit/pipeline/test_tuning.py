@@ -110,7 +110,7 @@ def test_load_runs_what_was_fastest(bundle, make_up_times, runtime, variant):
 
 def test_what_is_asked_for_restricts_the_choice(bundle, make_up_times, monkeypatch):
     monkeypatch.setattr(candidates, "usable_cores", lambda: 2)
-    make_up_times(lambda way: prefer("openvino", "int8")(way) / way.threads)
+    make_up_times(lambda way: prefer("openvino", "int8")(way) / way.settings.threads)
     assert tune_bundle(bundle).chosen == "openvino int8, 2 threads"
     assert opened_by(bundle) == ("openvino", "int8", 2)
     assert opened_by(bundle, precision="int8") == ("openvino", "int8", 2)
@@ -130,8 +130,8 @@ def test_a_bundle_that_was_not_tuned_runs_fp32_in_the_first_runtime(bundle):
     [
         ("processor_kind", lambda: "another one", r"the processor was .* and is another one"),
         ("usable_cores", lambda: 77, r"there were \d+ cores to use and are 77"),
-        ("installed_version", lambda package: "0.1", r"onnxruntime was \S+ and is 0\.1"),
-        ("installed_version", lambda package: None, r"onnxruntime was \S+ and is not installed"),
+        ("installed_packages", lambda device: {"onnxruntime": "0.1"}, r"onnxruntime was \S+ and is 0\.1"),
+        ("installed_packages", lambda device: {}, r"onnxruntime was \S+ and is not installed"),
     ],
 )
 def test_a_tuning_of_another_environment_is_ignored_with_the_reason(
@@ -171,7 +171,7 @@ def test_another_question_is_measured_again(bundle, make_up_times, arguments):
 def test_an_environment_that_changed_is_measured_again_with_the_reason(bundle, make_up_times, monkeypatch, caplog):
     make_up_times(prefer("openvino", "fp32"))
     tune_bundle(bundle)
-    monkeypatch.setattr(tuned, "installed_version", lambda package: "0.1")
+    monkeypatch.setattr(tuned, "installed_packages", lambda device: {"onnxruntime": "0.1"})
     make_up_times(prefer("onnxruntime", "fp32"))
     with caplog.at_level(logging.INFO, "perceiver_deploy"):
         assert tune_bundle(bundle).measured
@@ -245,7 +245,7 @@ def test_nothing_within_its_bound_exits_3_and_keeps_nothing(bundle, make_up_time
     make_up_times(prefer("openvino", "int8"))
     with pytest.raises(ParityError, match=r"Nothing runs .* within its bounds\. onnxruntime fp32, 1 thread: logits at"):
         tune_bundle(bundle)
-    assert not list(cache.rglob("*.json"))
+    assert not list(cache.rglob("tunings/*"))
 
 
 def test_a_machine_too_noisy_to_rank_keeps_the_simplest_and_says_so(bundle, make_up_times):
@@ -311,7 +311,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_before_anything_is_measured(
 
 
 def test_static_shapes_are_measured_where_they_are_asked_for(bundle, make_up_times):
-    make_up_times(lambda way: 1.0 if way.static_shapes and way.variant == "fp32" else 1.5)
+    make_up_times(lambda way: 1.0 if way.settings.static_shapes and way.variant == "fp32" else 1.5)
     assert not any(finding.static_shapes for finding in tune_bundle(bundle).findings)
     result = tune_bundle(bundle, static_shapes=True)
     assert result.chosen == "openvino fp32, static shapes, 1 thread"
