@@ -12,7 +12,13 @@ _STATIC = ", static shapes"
 
 def full_size_parity(document: dict[str, Any]) -> str:
     """Relative L2 against transformers, and of the exported graph against its bound."""
-    header = ["class", "parameters", "float64", "float32", "ONNX, worst case / its bound"]
+    header = [
+        "class",
+        "parameters",
+        "float64, relative L2",
+        "float32, relative L2",
+        "ONNX, relative L2: worst case / bound",
+    ]
     rows = []
     for name, figures in document["classes"].items():
         worst = max(figures["gate"], key=lambda verdict: verdict["relative_l2"] / verdict["bound"])
@@ -42,12 +48,13 @@ def graph_flops(document: dict[str, Any]) -> str:
         for name, figures in document["configurations"].items()
         if "huggingface_gflop" in figures
     ]
-    return table(["class", "transformers", "graph, --no-reassociate", "graph", "ratio", "--attention rows"], rows)
+    graphs = ["graph, --no-reassociate, GFLOP", "graph, GFLOP", "graph / transformers", "--attention rows, GFLOP"]
+    return table(["class", "transformers, GFLOP", *graphs], rows)
 
 
 def export_peers(document: dict[str, Any]) -> str:
     """Each exporter's graph: right at other sizes?, size, seconds, and speed-up and peak memory beside eager's."""
-    header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export", "onnxruntime", "OpenVINO"]
+    header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export time", "onnxruntime", "OpenVINO"]
     lines = []
     for model, found in document["models"].items():
         eager = found["rows"]["huggingface-eager"]["latency"]["torch"]
