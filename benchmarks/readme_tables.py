@@ -30,6 +30,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/benchmark.md": {"digits": from_results("digits/benchmark.json", digits)},
     "docs/figures.md": {
         "modalities": from_results("modalities.json", modalities),
+        "cpu_peers": from_results("cpu_peers.json", cpu_peers),
         "trained": trained,
         "accuracy": from_results("accuracy.json", accuracy),
         "graph_flops": from_results("graph_flops.json", graph_flops),
