@@ -1,6 +1,6 @@
-"""Write the tables of README and docs from the figures in results/ and beside the shipped checkpoints.
+"""Write the tables and plots of README and docs from the figures in results/ and beside the shipped checkpoints.
 
-With --check, say whether they agree instead.
+With --check, only verify that they agree.
 
 python benchmarks/readme_tables.py [--check]
 """
@@ -15,19 +15,22 @@ from pathlib import Path
 from tables import from_results
 from tables.calibration import calibration_methods, equalisation
 from tables.deployment import embed, engines
-from tables.full_size import cpu_peers, export_peers, full_size_parity, graph_flops
+from tables.full_size import cpu_peers, export_peers, full_size_parity, graph_flops, static_shapes
+from tables.plot import speed_accuracy, speed_accuracy_digest
 from tables.processors import conformance, saturation, speed, weights_only
-from tables.shipped import accuracy, digits, modalities, trained
+from tables.shipped import accuracy, digits, modalities, modalities_in_short, trained
 
 ROOT = Path(__file__).parents[1]
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
-        "digits": from_results("digits/benchmark.json", digits),
+        "cpu_peers": from_results("cpu_peers.json", cpu_peers),
+        "modalities": from_results("modalities.json", modalities_in_short),
+    },
+    "docs/benchmark.md": {"digits": from_results("digits/benchmark.json", digits)},
+    "docs/figures.md": {
         "modalities": from_results("modalities.json", modalities),
         "cpu_peers": from_results("cpu_peers.json", cpu_peers),
-    },
-    "docs/figures.md": {
         "trained": trained,
         "accuracy": from_results("accuracy.json", accuracy),
         "graph_flops": from_results("graph_flops.json", graph_flops),
@@ -42,13 +45,16 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "saturation": from_results("saturation.json", saturation),
         "weights_only": from_results("processors.json", weights_only),
     },
+    "docs/tuning.md": {"static_shapes": from_results("cpu_peers.json", static_shapes)},
     "docs/embedding.md": {"embed": from_results("embed.json", embed)},
     "docs/tensorrt.md": {"engines": from_results("engines.json", engines)},
 }
 
+PLOT = ROOT / "docs/images/speed_accuracy.svg"
+
 
 def render(page: str, text: str) -> str:
-    """A page with every table made anew."""
+    """The page with every table generated again."""
     for name, make in PAGES[page].items():
         content = make()
         pattern = rf"(<!-- table:{name} -->\n).*?(<!-- end -->)"
@@ -59,7 +65,11 @@ def render(page: str, text: str) -> str:
 
 
 def main() -> None:
-    """Write, or check."""
+    """Write tables and plot, or check them."""
+    if "--check" not in sys.argv:
+        PLOT.write_text(speed_accuracy(), encoding="utf-8")
+    elif speed_accuracy_digest() not in PLOT.read_text(encoding="utf-8"):
+        sys.exit(f"{PLOT.relative_to(ROOT)} does not agree with benchmarks/results/; run: make tables")
     for page in PAGES:
         text = (ROOT / page).read_text(encoding="utf-8")
         made = render(page, text)

@@ -13,16 +13,18 @@ def calibration_methods(document: dict[str, Any]) -> str:
     """SQNR of the first output of each model, symmetric int8, by method."""
     models = sorted(document["models"].items())
     lines = [[name, *(sqnr_cell(found["int8"][method]["sqnr_db"]) for method in METHODS)] for name, found in models]
-    return table(["", *METHODS], lines)
+    return table(["checkpoint, SQNR in dB", *METHODS], lines)
 
 
 def equalisation(document: dict[str, Any]) -> str:
     """SQNR of the first output of each model without `--equalise` and with it."""
     ways = ("plain", "equalised")
     models = sorted(document["models"].items())
-    return table(["", *ways], [[name, *(sqnr_cell(found[way]) for way in ways)] for name, found in models])
+    return table(
+        ["checkpoint, SQNR in dB", *ways], [[name, *(sqnr_cell(found[way]) for way in ways)] for name, found in models]
+    )
 
 
 def sqnr_cell(outputs: dict[str, float]) -> str:
-    """Of the first output."""
+    """SQNR of the first output."""
     return f"{next(iter(outputs.values())):.1f}"

@@ -1,4 +1,4 @@
-"""What it takes to deploy: engines, and embedding."""
+"""Tables on deployment: engines and embedding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tables import table
 
 
 def engines(document: dict[str, Any]) -> str:
-    """Of each engine: seconds that the build took, size, and how many matrix products have inputs of which type."""
+    """For each engine: build seconds, size, and the number of matrix products by type of their inputs."""
     precisions = ("fp32", "fp16", "int8")
     rows = []
     names = [*shipped_names(), *document["models"]]  # the shipped ones first
@@ -36,25 +36,25 @@ def engine_cell(row: dict[str, Any] | None) -> str:
 
 
 def embed(document: dict[str, Any]) -> str:
-    """What embedding costs in C++ and in Python."""
+    """Cost of embedding in C++ and in Python."""
     start, speed = document["start"], document["two_threads"]
     wheel = document["wheel"]
     sides = ("cpp", "python")
     rows = [
         [
-            "from the start of the process to its end, with one output",
+            "whole process, with one output",
             *(f"{1000 * start[side]['process_s']:.0f} ms" for side in sides),
         ],
-        ["of that: until the import is done", "", f"{1000 * wheel['import_s']:.0f} ms"],
+        ["of which import", "", f"{1000 * wheel['import_s']:.0f} ms"],
         ["peak memory", *(f"{start[side]['peak_mb']:.0f} MB" for side in sides)],
         [
-            "two threads share a session",
+            "two threads sharing a session",
             *(f"{speed[side]['runs_per_second']:,.0f} runs/s" for side in sides),
         ],
         *(
             [
-                f"added to a call of bare onnxruntime, `{name}`",
-                f"{overhead['per_call_us']:.1f} us to {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
+                f"overhead per call over bare onnxruntime, `{name}`",
+                f"{overhead['per_call_us']:.1f} us on {overhead['bare_us']:,.0f} us ({overhead['share']:.1%})",
                 "",
             ]
             for name, overhead in document["overhead"].items()

@@ -6,10 +6,19 @@ from typing import Any
 
 from tables import table
 
+OURS = "perceiver-deploy"
+_STATIC = ", static shapes"
+
 
 def full_size_parity(document: dict[str, Any]) -> str:
     """Relative L2 against transformers, and of the exported graph against its bound."""
-    header = ["class", "parameters", "float64", "float32", "ONNX, worst case / its bound"]
+    header = [
+        "class",
+        "parameters",
+        "float64, relative L2",
+        "float32, relative L2",
+        "ONNX, relative L2: worst case / bound",
+    ]
     rows = []
     for name, figures in document["classes"].items():
         worst = max(figures["gate"], key=lambda verdict: verdict["relative_l2"] / verdict["bound"])
@@ -39,12 +48,13 @@ def graph_flops(document: dict[str, Any]) -> str:
         for name, figures in document["configurations"].items()
         if "huggingface_gflop" in figures
     ]
-    return table(["class", "transformers", "graph, --no-reassociate", "graph", "ratio", "--attention rows"], rows)
+    graphs = ["graph, --no-reassociate, GFLOP", "graph, GFLOP", "graph / transformers", "--attention rows, GFLOP"]
+    return table(["class", "transformers, GFLOP", *graphs], rows)
 
 
 def export_peers(document: dict[str, Any]) -> str:
     """Each exporter's graph: right at other sizes?, size, seconds, and speed-up and peak memory beside eager's."""
-    header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export", "onnxruntime", "OpenVINO"]
+    header = ["model", "exporter", "right at 3 other sizes", "nodes", "size", "export time", "onnxruntime", "OpenVINO"]
     lines = []
     for model, found in document["models"].items():
         eager = found["rows"]["huggingface-eager"]["latency"]["torch"]
@@ -85,38 +95,91 @@ def latency_cell(latency: dict[str, Any] | None, eager: dict[str, Any]) -> str:
 
 def cpu_peers(document: dict[str, Any]) -> str:
     """Our fastest float32 and INT8 on the CPU beside eager and the fastest peer, and how near INT8 is to its limit."""
-    header = ["model", "eager", "ours, fp32", "ours, INT8", "fastest peer", "INT8's matrix products alone", "memory"]
+    header = [
+        "model",
+        "eager, ms",
+        "ours in fp32, ms (speed-up)",
+        "ours in INT8, ms (speed-up)",
+        "fastest peer, ms (speed-up)",
+        "INT8's matrix products alone, ms (share of INT8's time)",
+        "peak memory, INT8 / eager",
+    ]
     lines = []
-    for model, found in document["models"].items():
-        right = {name: row for name, row in found["candidates"].items() if row["right"]}
-        eager = right["eager"]
-        ours = {name: row for name, row in right.items() if name.startswith("perceiver-deploy")}
-        peers = {name: row for name, row in right.items() if name not in ours and name != "eager"}
-        fp32, int8 = (
-            min(
-                (item for item in ours.items() if item[1]["precision"] == precision), key=lambda item: item[1]["median"]
-            )
-            for precision in ("fp32", "int8")
-        )
-        peer = min(peers.items(), key=lambda item: item[1]["median"], default=None)
-        limit = found["limits"].get("int8")
+    for model, found in full_size_models(document).items():
+        eager, int8 = found["candidates"]["eager"], own(found, "int8")
+        limit = found["limits"]["int8"]["seconds"]
         lines.append(
             [
-                model,
-                f"{1000 * eager['median']:,.1f} ms",
-                cpu_cell(*fp32, eager),
+                f"`{model}`",
+                _milliseconds(eager["median"]),
+                cpu_cell(*own(found, "fp32"), eager),
                 cpu_cell(*int8, eager),
-                cpu_cell(*peer, eager) if peer else "",
-                f"{1000 * limit['seconds']:,.0f} ms, {limit['seconds'] / int8[1]['median']:.0%} of INT8's time"
-                if limit
-                else "",
+                cpu_cell(*min(peers(found).items(), key=_median), eager),
+                f"{_milliseconds(limit)} ({limit / int8[1]['median']:.0%})",
                 f"{int8[1]['peak_bytes'] / eager['peak_bytes']:.2f}",
             ]
         )
     return table(header, lines)
 
 
+def static_shapes(document: dict[str, Any]) -> str:
+    """The shipped models of the same file: our fastest float32 and INT8, with dynamic and with static shapes."""
+    header = ["checkpoint", "eager, ms"]
+    header += [f"{name}, {shapes}, ms (speed-up)" for name in ("fp32", "INT8") for shapes in ("dynamic", "static")]
+    header.append("peak memory, INT8 / eager")
+    lines = []
+    for model, found in document["models"].items():
+        if model in full_size_models(document):
+            continue
+        eager = found["candidates"]["eager"]
+        cells = [
+            cpu_cell(*own(found, precision, static=static), eager)
+            for precision in ("fp32", "int8")
+            for static in (False, True)
+        ]
+        memory = own(found, "int8")[1]["peak_bytes"] / eager["peak_bytes"]
+        lines.append([f"`{model}`", _milliseconds(eager["median"]), *cells, f"{memory:.2f}"])
+    return table(header, lines)
+
+
+def full_size_models(document: dict[str, Any]) -> dict[str, Any]:
+    """Models of published sizes: those that peers were measured on."""
+    return {name: found for name, found in document["models"].items() if peers(found)}
+
+
+def peers(found: dict[str, Any]) -> dict[str, Any]:
+    """Other ways to reduce precision, as far as they gave the right outputs."""
+    return {
+        name: row
+        for name, row in found["candidates"].items()
+        if row["right"] and name != "eager" and not name.startswith(OURS)
+    }
+
+
+def own(found: dict[str, Any], precision: str, *, static: bool | None = None) -> tuple[str, dict[str, Any]]:
+    """Name and row of our fastest in a precision; with `static`, among those with static shapes or without."""
+    rows = {
+        name: row
+        for name, row in found["candidates"].items()
+        if row["right"] and name.startswith(OURS) and row["precision"] == precision
+    }
+    return min(
+        ((name, row) for name, row in rows.items() if static in (None, _STATIC in name)),
+        key=_median,
+    )
+
+
 def cpu_cell(name: str, row: dict[str, Any], eager: dict[str, Any]) -> str:
-    """Milliseconds, speed-up, and what it is."""
-    what = name.removeprefix("perceiver-deploy ")
-    return f"{1000 * row['median']:,.1f} ms, {eager['median'] / row['median']:.2f}x ({what})"
+    """Milliseconds, speed-up, and which variant in which runtime."""
+    way = name.removeprefix(f"{OURS} ").replace(_STATIC, "")
+    return f"{_milliseconds(row['median'])} ({eager['median'] / row['median']:.2f}x), {way}"
+
+
+def _milliseconds(seconds: float) -> str:
+    """Whole milliseconds, below ten of them with two decimals."""
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.01 else f"{1000 * seconds:.2f}"
+
+
+def _median(item: tuple[str, dict[str, Any]]) -> float:
+    median: float = item[1]["median"]
+    return median

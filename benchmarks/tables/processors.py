@@ -18,7 +18,7 @@ def saturation(document: dict[str, Any]) -> str:
     for name, found in sorted(document["models"].items()):
         cells = [" / ".join(sqnr_cell(found[v][scheme]["sqnr_db"]) for v in _VARIANTS) for scheme in _SCHEMES]
         rows.append([name, *cells, sqnr_cell(found["int8-weights"]["weights alone"]["sqnr_db"])])
-    return table(["", *_SCHEMES, "weights alone"], rows)
+    return table(["checkpoint, SQNR in dB", *_SCHEMES, "weights alone"], rows)
 
 
 def conformance(document: dict[str, Any]) -> str:
@@ -64,7 +64,16 @@ def speed(document: dict[str, Any]) -> str:
                     f"{row['off_eager']:.1e}",
                 ]
             )
-    header = ["processor", "model", "", "batch 1", "speed-up (95 %)", "peak memory", "size", "off eager"]
+    header = [
+        "processor",
+        "model",
+        "runtime and variant",
+        "batch 1",
+        "speed-up (95 %)",
+        "peak memory",
+        "size",
+        "off eager",
+    ]
     return table(header, rows)
 
 
@@ -83,7 +92,7 @@ def weights_only(document: dict[str, Any]) -> str:
         for model, name, row in _candidates(entry)
         if name.endswith((" fp32", " int8-weights"))
     ]
-    return table(["full size", "", "batch 1, 2 threads", "peak memory", "size", "off eager"], rows)
+    return table(["full size", "runtime and variant", "batch 1, 2 threads", "peak memory", "size", "off eager"], rows)
 
 
 def _candidates(entry: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -16,46 +16,54 @@ def digits(document: dict[str, Any]) -> str:
     """What `demo` shows of the shipped digits model: accuracy and speed."""
     measurements = document["measurements"]
     batches = [latency["batch"] for latency in measurements[0]["latencies"]]
-    header = ["", "top-1", "same as eager", *(f"batch {b} p50, speed-up" for b in batches), "size"]
+    speeds = [f"batch {batch}: p50, ms (speed-up)" for batch in batches]
+    header = ["runtime and variant", "top-1 accuracy, %", "same top-1 as eager, %", *speeds, "size, MB"]
     rows = []
     for m in measurements:
-        speeds = [f"{1000 * s['p50']:.2f} ms, {s['speed_up']:.2f}x" for s in m["latencies"]]
+        cells = [f"{1000 * s['p50']:.2f} ({s['speed_up']:.2f}x)" for s in m["latencies"]]
         accuracy = m["accuracy"]
-        shares = [f"{100 * share:.2f} %" for share in (accuracy["metrics"][0]["value"], accuracy["agreement"])]
-        rows.append([m["name"], *shares, *speeds, f"{m['file_bytes'] / 1e6:.2f} MB"])
+        shares = [f"{100 * share:.2f}" for share in (accuracy["metrics"][0]["value"], accuracy["agreement"])]
+        rows.append([m["name"], *shares, *cells, f"{m['file_bytes'] / 1e6:.2f}"])
     return table(header, rows)
 
 
-def modalities(document: dict[str, Any]) -> str:
-    """Each shipped task: metric of eager, what variants lose of it, speed-up in the fastest runtime, sizes."""
+def modalities_in_short(document: dict[str, Any]) -> str:
+    """`modalities` with the first metric of each task only."""
+    return modalities(document, metrics=1)
+
+
+def modalities(document: dict[str, Any], metrics: int | None = None) -> str:
+    """Each shipped task: its metrics for baseline and eager, the loss and speed-up of each variant, sizes."""
     header = [
-        "data",
-        "task",
-        "metric",
+        "checkpoint",
+        "metric (test rows)",
+        "baseline",
         "eager",
-        "speed-up, fp32",
+        "fp32: speed-up",
         "bf16: lost, speed-up",
-        "int8: lost, speed-up",
-        "size",
+        "INT8: lost, speed-up",
+        "size, eager / INT8, MB",
     ]
     rows = []
     for task in document["tasks"]:
         found = {line["variant"]: line for line in task["variants"]}
-        for index, metric in enumerate(task["eager"]["metrics"]):
+        baselines = {metric["metric"]: metric for metric in training(task["name"])["baseline_metrics"]}
+        for index, metric in enumerate(task["eager"]["metrics"][:metrics]):
             first = index == 0
             cells = [speed_cell(found["fp32"])] if first else [""]
             for variant in ("bf16", "int8"):
                 own = found[variant]["metrics"][index]
-                cells.append(drop_text(own["drop"], own["unit"]) + (f", {speed_cell(found[variant])}" if first else ""))
+                lost = f"{drop_text(own['drop'], own['unit'])} {'points' if own['unit'] == '%' else own['unit']}"
+                cells.append(lost + (f", {speed_cell(found[variant])}" if first else ""))
             sizes = " / ".join(f"{line['file_bytes'] / 1e6:.2f}" for line in (task["eager"], found["int8"]))
             rows.append(
                 [
                     f"`{task['name']}`" if first else "",
-                    task["task"].replace("_", " ") if first else "",
-                    f"{metric['metric']}, {metric['examples']} rows",
+                    f"{metric['metric']} ({metric['examples']:,})",
+                    format_value(baselines[metric["metric"]]["value"], metric["unit"]),
                     format_value(metric["value"], metric["unit"]),
                     *cells,
-                    f"{sizes} MB" if first else "",
+                    sizes if first else "",
                 ]
             )
     return table(header, rows)
@@ -119,7 +127,7 @@ def candidates(task: dict[str, Any], variant: str) -> list[dict[str, Any]]:
 
 
 def drops_cell(metrics: list[dict[str, Any]]) -> str:
-    """What is lost in each runtime: points, or the metric's unit."""
+    """The loss in each runtime: points, or the metric's unit."""
     return " / ".join(drop_text(metric["drop"], metric["unit"]) for metric in metrics)
 
 
@@ -138,12 +146,17 @@ def drop_text(value: float | None, unit: str) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def training(name: str) -> dict[str, Any]:
+    """The record beside a shipped checkpoint."""
+    return json.loads((SHIPPED / name / "training.json").read_text(encoding="utf-8"))
+
+
 def trained() -> str:
     """The shipped checkpoints: each metric with its interval, beside a baseline that is no neural network."""
     header = ["name", "task", "metric on the test split (95 % interval)", "baseline", "size", "trained in"]
     rows = []
     for name in shipped_names():
-        record = json.loads((SHIPPED / name / "training.json").read_text(encoding="utf-8"))
+        record = training(name)
         task = json.loads((SHIPPED / name / "config.json").read_text(encoding="utf-8"))["task"]
         size = (SHIPPED / name / "model.safetensors").stat().st_size
         for metric, baseline in zip(record["metrics"], record["baseline_metrics"], strict=True):

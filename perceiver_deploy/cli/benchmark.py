@@ -38,9 +38,13 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     example="perceiver-deploy benchmark digits.bundle --data digits",
 )
 @click.argument("bundles", nargs=-1, type=click.Path(path_type=Path), metavar="BUNDLE...")
-@click.option("--data", help="Data set to measure accuracy on (digits); without it, inputs are random.")
+@click.option("--data", help="Data set to measure accuracy on, such as digits; without it, inputs are random.")
 @click.option(
-    "--batch", "batches", multiple=True, type=click.IntRange(min=1), help="May be repeated; default: 1 and 32."
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    help="Batch size to time; may be repeated. Default: 1 and 32.",
 )
 @click.option(
     "--size",
@@ -48,37 +52,37 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     multiple=True,
     metavar="AXIS=N",
     callback=_parse_sizes,
-    help="Size of an axis to time, on random inputs; may be repeated, for one axis too.",
+    help="Axis size to time, on random inputs; may be repeated, also for the same axis.",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
     default=6.0,
     show_default=True,
-    help="Time for each batch size at each of the sizes.",
+    help="Time budget in seconds for each combination of batch size and axis sizes.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the reports; default: BUNDLE/reports.")
-@click.option("--layers", is_flag=True, help="Say where the time goes, by layer, and what each loses.")
-@click.option("--scenarios", is_flag=True, help="Measure MLPerf's scenarios too (needs the extra loadgen).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Report folder; default: BUNDLE/reports.")
+@click.option("--layers", is_flag=True, help="Report time and accuracy loss per layer.")
+@click.option("--scenarios", is_flag=True, help="Also measure MLPerf's scenarios (needs the extra loadgen).")
 @click.option(
     "--latency-bound",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="What 99 % of the queries of the scenario Server may take; default: ten times the median of SingleStream.",
+    help="Server scenario: latency that 99 % of queries must stay within; default: ten times the SingleStream median.",
 )
-@click.option("--png", is_flag=True, help="Write each plot as a picture too.")
+@click.option("--png", is_flag=True, help="Also write each plot as a PNG file.")
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
     metavar="RESULT.json",
-    help="benchmark.json (or modalities.json) of an earlier run; exit code 4 where accuracy, speed-up, memory or size "
-    "is worse beyond the noise.",
+    help="benchmark.json (or modalities.json) of an earlier run to compare with; exit code 4 if accuracy, speed-up, "
+    "memory or size got worse beyond the noise.",
 )
 @click.option(
     "--suite",
     type=click.Choice(["modalities"]),
-    help="Instead of BUNDLE: export, convert and measure every shipped task on its test set, into one table; a run "
-    "that was stopped goes on. Default: --batch 1 -o modalities.",
+    help="Instead of BUNDLE: export, convert and measure every shipped task on its test set, in one table. An "
+    "interrupted run is resumed. Default: --batch 1 -o modalities.",
 )
 @threads_option
 def command(
@@ -97,9 +101,9 @@ def command(
     suite: str | None,
     threads: int | None,
 ) -> Outcome:
-    """Measure accuracy and speed of every variant and runtime of BUNDLE against eager.
+    """Measure accuracy and speed of every variant of BUNDLE in every runtime, compared with eager.
 
-    Each candidate runs in a process of its own; they are called in turn, so that all see the same machine.
+    Each candidate runs in its own process. Calls are interleaved, so that all candidates see the same machine load.
     """
     if suite is not None:
         if bundles or data is not None or sizes or layers or scenarios:
@@ -153,14 +157,14 @@ def _run_suite(
 
 
 def show_report(console: Console, report: BenchmarkReport) -> None:
-    """The tables and the sentences of a benchmark."""
+    """Print the tables and conclusions of a benchmark."""
     from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 
     show_page(console, benchmark_page(report))
 
 
 def show_page(console: Console, page: Page) -> None:
-    """Tables, but for that of the environment, then what they say."""
+    """Print all tables except the environment, then the conclusions."""
     from perceiver_deploy.cli.tables import make_table
 
     for table in page.tables:

@@ -26,27 +26,33 @@ if TYPE_CHECKING:
 @bundle_argument
 @click.option("--engine", type=click.Choice(["tensorrt-rtx", "tensorrt"]), required=True, help="Engine family.")
 @click.option("--variant", default="fp32", show_default=True, help="Variant to compile.")
-@click.option("--stage", type=click.Choice(["full", "encoder", "decoder"]), default="full", show_default=True)
+@click.option(
+    "--stage",
+    type=click.Choice(["full", "encoder", "decoder"]),
+    default="full",
+    show_default=True,
+    help="Stage to compile.",
+)
 @click.option(
     "--shapes",
     multiple=True,
     metavar="AXIS=MIN:OPT:MAX",
-    help="Sizes of one axis; may be repeated. An axis that is repeated makes as many profiles.",
+    help="Sizes of one axis; may be repeated. Give an axis several times for several profiles.",
 )
 @click.option(
     "--compute-capability",
     "capabilities",
     multiple=True,
-    help="GPU that a TensorRT-RTX engine is for, default 8.9; may be repeated.",
+    help="TensorRT-RTX: compute capability of the target GPU, default 8.9; may be repeated.",
 )
-@click.option("--refit", is_flag=True, help="Let weights be replaced later; needs a GPU.")
-@click.option("--strip-weights", is_flag=True, help="Leave the weights in the ONNX file; needs a GPU.")
-@click.option("--hardware-compatible", is_flag=True, help="TensorRT: for all GPUs from Ampere on.")
-@click.option("--version-compatible", is_flag=True, help="TensorRT: for later versions of the same major one.")
+@click.option("--refit", is_flag=True, help="Allow the weights to be replaced later; needs a GPU.")
+@click.option("--strip-weights", is_flag=True, help="Keep the weights in the ONNX file only; needs a GPU.")
+@click.option("--hardware-compatible", is_flag=True, help="TensorRT: run on every GPU from Ampere on.")
+@click.option("--version-compatible", is_flag=True, help="TensorRT: run with later releases of the same major version.")
 @click.option("--name", help="Name of the engine; default: VARIANT-rtx or VARIANT-trt.")
 @force_option
 def command(bundle: Path, capabilities: tuple[str, ...], **options: Any) -> Outcome:
-    """Compile a variant of BUNDLE, with TensorRT-RTX ahead of time: that needs no GPU. Running the engine does."""
+    """Compile a variant of BUNDLE. TensorRT-RTX compiles without a GPU; running the engine needs one."""
     from perceiver_deploy.pipeline.build import build_engine
 
     result = build_engine(bundle, compute_capabilities=capabilities or None, **options)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command(
     "convert",
     cls=Verb,
-    short_help="Add a variant in INT8, fp16 or bf16 to a bundle.",
+    short_help="Add an INT8, fp16 or bf16 variant to a bundle.",
     extra="export,cpu",
     example="perceiver-deploy convert digits.bundle --precision int8 --calibration digits",
 )
@@ -31,47 +31,48 @@ if TYPE_CHECKING:
     "--precision",
     type=click.Choice(["int8", "int8-weights", "fp16", "bf16"]),
     required=True,
-    help="Precision of the new variant. int8-weights: weights alone, computed in float32, without calibration.",
+    help="Precision of the new variant. int8-weights: only weights are INT8, computation is float32; no calibration.",
 )
 @click.option(
     "--calibration",
-    help="Data set (digits) or .npz file with one array per input; needed for int8, others take the golden samples.",
+    help="Data set, such as digits, or .npz file with one array per input. Required for int8; other "
+    "precisions default to the golden samples.",
 )
 @click.option(
     "--for",
     "target",
     type=click.Choice(["cpu", "vnni", "tensorrt"]),
-    help="What the variant is for, which its name says; default: every runtime that fp32 is for, on any processor. "
-    "cpu: unsigned activations, which TensorRT does not read. vnni, tensorrt: weights of all levels, whose sums "
-    "saturate on x86 processors without INT8 dot products.",
+    help="Target, which becomes part of the variant's name; default: every runtime that fp32 is for, on any "
+    "processor. cpu: unsigned activations, which TensorRT cannot read. vnni, tensorrt: full weight range, which "
+    "saturates on x86 processors without INT8 dot products.",
 )
 @click.option(
     "--method",
     type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
     default="minmax",
     show_default=True,
-    help="How ranges follow from the data.",
+    help="Choose the ranges by this method.",
 )
-@click.option("--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Calibration samples.")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Number of calibration samples."
+)
 @click.option(
     "--ranges",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="File of ranges to use, one a stage; default: those in the bundle that fit, else measured.",
+    help="Ranges file to use, one per stage; default: the matching ones in the bundle, else measured.",
 )
-@click.option(
-    "--equalise", "equalised", is_flag=True, help="Move what is large in few channels of activations to the weights."
-)
+@click.option("--equalise", "equalised", is_flag=True, help="Move outlier activation channels into the weights.")
 @click.option(
     "--max-drop",
     metavar="X",
-    help="How much the task's metric may fall against eager: 0.5 (points) or 1% (relative). Layers are returned to "
-    "float32 until it does not; exit 4 where that does not help.",
+    help="Largest allowed drop of the task's metric against eager: 0.5 (points) or 1% (relative). Layers are returned "
+    "to float32 until it is met; exit code 4 if it cannot be met.",
 )
 @click.option(
     "--held-out",
-    help="What --max-drop is judged on: data set (its test split; default: that of --calibration) or .npz file with "
-    "one array an input and perhaps labels; without labels agreement with eager and SQNR are judged.",
+    help="Data to judge --max-drop on: a data set (its test split; default: that of --calibration) or a .npz file with "
+    "one array per input and optional labels. Without labels, agreement with eager and SQNR are judged.",
 )
 @force_option
 def command(
@@ -88,7 +89,7 @@ def command(
     held_out: str | None,
     force: bool,
 ) -> Outcome:
-    """Add a variant of another precision to BUNDLE."""
+    """Add a variant in another precision to BUNDLE."""
     from perceiver_deploy.pipeline.convert.convert import convert_bundle
     from perceiver_deploy.pipeline.convert.search import ContractError
 

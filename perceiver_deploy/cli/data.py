@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("data", short_help="List the data sets and fetch what they are made of.")
+@click.group("data", short_help="List data sets and fetch their files.")
 def command() -> None:
-    """The data sets that train, convert and benchmark know by name, and the public files they are made of."""
+    """List the data sets that train, convert and benchmark know by name, and fetch their public files."""
 
 
 @command.command(
     "list", cls=Verb, short_help="List the data sets.", extra="train", example="perceiver-deploy data list --count"
 )
-@click.option("--count", is_flag=True, help="Load the data sets that are here and count their examples.")
+@click.option("--count", is_flag=True, help="Load the available data sets and count their examples.")
 def list_data_sets(count: bool) -> Outcome:
-    """List the data sets and the files they are made of, their licences, and whether they are here."""
+    """List the data sets and their files, their licences, and whether they are available here."""
     from perceiver_deploy.pipeline.fetch import describe_data_sets, describe_files
 
     data_sets, files = describe_data_sets(count=count), describe_files()
@@ -37,16 +37,16 @@ def list_data_sets(count: bool) -> Outcome:
 @command.command(
     "fetch",
     cls=Verb,
-    short_help="Fetch what data sets are made of.",
+    short_help="Fetch the files of data sets.",
     extra="train",
     example="perceiver-deploy data fetch vader asterisk-en",
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def fetch_data_sets(names: tuple[str, ...]) -> Outcome:
-    """Fetch the files of data sets, or single files, into the cache; all when no NAME is given.
+    """Fetch the files of data sets, or single files, into the cache; without NAME, all of them.
 
-    pip and apt fetch them, from where they are configured to; no root is needed. What is in the cache with the right
-    digest is not fetched again. The cache is $PERCEIVER_DEPLOY_CACHE, else perceiver-deploy in $XDG_CACHE_HOME or
+    pip and apt fetch them from their configured sources; root is not needed. Files already in the cache with the right
+    digest are not fetched again. The cache is $PERCEIVER_DEPLOY_CACHE, else perceiver-deploy in $XDG_CACHE_HOME or
     ~/.cache.
     """
     from perceiver_deploy.pipeline.fetch import fetch_files

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 @click.command(
     "demo",
     cls=Verb,
-    short_help="The whole pipeline on a shipped checkpoint.",
+    short_help="Run the whole pipeline on a shipped checkpoint.",
     extra="train,cpu,report",
     example="perceiver-deploy demo -o demo",
 )
 @output_option
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="For every candidate.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Number of threads for each candidate."
+)
 @force_option
 def command(output: Path, threads: int, *, force: bool) -> Outcome:
-    """Export, quantise, compile, validate and measure a shipped, really trained checkpoint on its real test set."""
+    """Export, quantise, compile, validate and measure a shipped, trained checkpoint on its real test set."""
     from perceiver_deploy.errors import ParityError
     from perceiver_deploy.evaluate.parity.verdicts import failure_text
     from perceiver_deploy.pipeline.demo import run_demo

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(
     "doctor",
     cls=Verb,
-    short_help="Show what is installed and what can run.",
+    short_help="Show what is installed and what can run here.",
     extra="cpu",
     example="perceiver-deploy doctor",
 )

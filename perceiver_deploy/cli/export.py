@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     "export",
     cls=Verb,
-    short_help="Checkpoint to verified bundle.",
+    short_help="Export a checkpoint as a verified bundle.",
     extra="export,cpu",
     example="perceiver-deploy export digits -o digits.bundle",
 )
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     "--format",
     "form",
     type=click.Choice(["native", "huggingface", "haiku", "krasserm", "lucidrains"]),
-    help="Whose form the checkpoint is in; default: found out.",
+    help="Format of the checkpoint; default: auto-detected.",
 )
 @click.option(
-    "--split", "split", flag_value="beside", help="Write encoder and decoder too, to encode once and query often."
+    "--split", "split", flag_value="beside", help="Also write encoder and decoder, to encode once and query often."
 )
 @click.option("--split-only", "split", flag_value="only", help="Write encoder and decoder instead of the whole model.")
 @click.option(
     "--raw-inputs",
     is_flag=True,
-    help="Fold preprocessing into the graph: it takes pixels, bytes or samples as they are.",
+    help="Include preprocessing in the graph, which then takes raw pixels, bytes or samples.",
 )
 @click.option("--no-validate", is_flag=True, help="Skip the parity gate.")
 @click.option("--no-weights", is_flag=True, help="Leave the source model's weights out of the bundle.")
-@click.option("--opset", type=click.IntRange(17, 23), default=20, show_default=True, help="Version of the operators.")
+@click.option("--opset", type=click.IntRange(17, 23), default=20, show_default=True, help="ONNX opset version.")
 @click.option(
     "--for",
     "runtimes",
@@ -54,20 +54,26 @@ if TYPE_CHECKING:
     type=click.Choice(
         ["onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "openvino", "tensorrt", "tensorrt-rtx"]
     ),
-    help="A runtime that the model is for; may be given several times. Default: onnxruntime, openvino, tensorrt-rtx.",
+    help="Target runtime; may be repeated. Default: onnxruntime, openvino, tensorrt-rtx.",
 )
-@click.option("--external-data", is_flag=True, help="Keep weights in a file of their own; beyond 1.5 GB always.")
-@click.option("--gate-seconds", type=float, default=120.0, show_default=True, help="Time for the gate's reference.")
-@click.option("--no-reassociate", is_flag=True, help="Leave attentions as the model writes them.")
+@click.option("--external-data", is_flag=True, help="Store weights in a separate file; always done above 1.5 GB.")
+@click.option(
+    "--gate-seconds",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="Time budget in seconds for the parity gate's reference.",
+)
+@click.option("--no-reassociate", is_flag=True, help="Do not reassociate the matrix products of attentions.")
 @click.option(
     "--attention",
     type=click.Choice(["auto", "portable", "onnxruntime", "opset23", "rows", "all-rows"]),
     default="auto",
     show_default=True,
-    help="How attentions are written: onnxruntime needs --for onnxruntime, opset23 needs --opset 23 and a --for; rows "
-    "and all-rows, for large grids, need --for onnxruntime or openvino, with which auto chooses them.",
+    help="Form of the attentions. onnxruntime needs --for onnxruntime; opset23 needs --opset 23 and --for. rows and "
+    "all-rows, for large grids, need --for onnxruntime or openvino, and are what auto chooses there.",
 )
-@click.option("--pad-heads", is_flag=True, help="Fill heads up to a multiple of 8 channels, for TensorRT's kernels.")
+@click.option("--pad-heads", is_flag=True, help="Pad heads to a multiple of 8 channels, for TensorRT's kernels.")
 @force_option
 def command(
     checkpoint: str,
@@ -87,10 +93,10 @@ def command(
     pad_heads: bool,
     force: bool,
 ) -> Outcome:
-    """Write a bundle from CHECKPOINT: a directory, a DeepMind pickle, a Lightning file, a shipped name or a hub name.
+    """Export CHECKPOINT (a directory, DeepMind pickle, Lightning file, shipped name or hub name) as a bundle.
 
-    The ONNX model is compared with eager float64 at several shapes; if it differs, no bundle is written, the evidence
-    is in OUTPUT.failed and the exit code is 3.
+    The ONNX model is compared with eager float64 at several shapes. If it differs, no bundle is written, the evidence
+    is kept in OUTPUT.failed and the exit code is 3.
     """
     from perceiver_deploy.export.options import EXTERNAL_ABOVE, GraphOptions
     from perceiver_deploy.pipeline.export.export import export_model

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     example="perceiver-deploy inspect digits.bundle",
 )
 @click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|ONNX")
-@click.option("--device", metavar="GPU", help="Show the least time that a GPU needs, such as h100, l4 or rtx4090.")
-@click.option("--time", "timed", is_flag=True, help="Show where the time goes, by layer (needs the extra export).")
+@click.option("--device", metavar="GPU", help="Show the lowest possible latency on a GPU, such as h100 or rtx4090.")
+@click.option("--time", "timed", is_flag=True, help="Show the time per layer, measured here (needs the extra export).")
 @threads_option
 def command(path: Path, device: str | None, threads: int | None, *, timed: bool) -> Outcome:
-    """Show inputs, outputs, axes and operators of a bundle or an ONNX file, and what each module takes.
+    """Show inputs, outputs, axes and operators of a bundle or an ONNX file, with FLOPs and bytes per module.
 
-    --time instead runs eager and each variant of a bundle under the profilers of their engines.
+    --time instead runs eager and each variant of a bundle under the profiler of its runtime.
     """
     from perceiver_deploy.pipeline.inspect import inspect_path
 
@@ -151,7 +151,7 @@ def _show_modules(console: Console, modules: list[dict[str, Any]]) -> None:
 
 
 def _show_attentions(console: Console, attentions: list[dict[str, Any]]) -> None:
-    """One line an attention, and below the table why engines do not fuse it, each reason with the modules it is of."""
+    """One line per attention, then why engines do not fuse it: each reason with the modules it applies to."""
     from perceiver_deploy.cli.tables import make_table
 
     rows, reasons = [], dict[str, list[str]]()

@@ -1,4 +1,4 @@
-"""The entry point: verbs are imported when they are asked for."""
+"""The entry point: each verb is imported when it is used."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """From a trained Perceiver to a verified, small, fast deployment.
 
-    A checkpoint becomes a bundle: ONNX with every input length dynamic, INT8, TensorRT-RTX engines, checked and
-    measured against eager PyTorch, and run in Python without torch.
+    A checkpoint becomes a bundle: ONNX with every input length dynamic, INT8, and TensorRT-RTX engines, checked and
+    measured against eager PyTorch. Bundles run in Python without torch.
     """

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     "--runtime",
     default="auto",
     show_default=True,
-    help="auto, onnxruntime, openvino, torch, or one of those on a GPU that doctor lists.",
+    help="auto, onnxruntime, openvino, torch, or a GPU runtime that doctor lists.",
 )
 @variant_option
 @threads_option
-@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write what is not text into.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="DIR", help="Folder for outputs that are not text.")
 def command(
     bundle: Path,
     files: tuple[Path, ...],
@@ -44,8 +44,8 @@ def command(
 ) -> Outcome:
     """Predict on image, sound, text, video, OBJ or CSV files, or on .npz files that hold the model's inputs.
 
-    A masked language model fills in each [MASK]; optical flow is of two images; autoencoding says how close it comes to
-    a clip with its sound.
+    A masked language model fills in each [MASK]; optical flow takes two images; autoencoding reports the PSNR of a
+    reconstructed clip and its sound.
     """
     from perceiver_deploy.pipeline.predict import predict_files
 

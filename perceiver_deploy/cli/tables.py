@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table with the first column to the left and the others to the right."""
+    """A table with the first column left-aligned and the others right-aligned."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for index, header in enumerate(headers):
         table.add_column(header, justify="right" if index else "left", no_wrap=not index)

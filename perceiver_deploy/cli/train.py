@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 @click.command(
     "train",
     cls=Verb,
-    short_help="Train a small Perceiver by a recipe.",
+    short_help="Train a small Perceiver from a recipe.",
     extra="train",
     example="perceiver-deploy train digits -o my-digits",
 )
 @click.argument("recipe")
 @output_option
 @click.option("--from", "origin", help="Checkpoint to start from: a path, a shipped name or a hub name.")
-@click.option("--keep-head", is_flag=True, help="Refuse to start from a checkpoint with another task or other labels.")
+@click.option("--keep-head", is_flag=True, help="With --from: refuse a checkpoint with another task or other labels.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seed of initialisation, data order and dropout.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the state saved in the output folder.")
+@click.option("--resume", is_flag=True, help="Resume from the state saved in the output folder.")
 def command(recipe: str, output: Path, *, origin: str | None, keep_head: bool, seed: int, resume: bool) -> Outcome:
-    """Train RECIPE and write a checkpoint with its metric and that of a baseline.
+    """Train RECIPE and write a checkpoint with its metric and a baseline's.
 
-    With --from the architecture, the input adapter and the encoder are those of a checkpoint of the same modality; its
-    head is kept where task and labels are the same, and new otherwise.
+    With --from, architecture, input adapter and encoder come from a checkpoint of the same modality. Its head is kept
+    if task and labels are the same, and replaced otherwise.
     """
     from perceiver_deploy.pipeline.train import train_recipe
 

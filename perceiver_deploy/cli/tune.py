@@ -33,29 +33,36 @@ def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[st
 @click.command(
     "tune",
     cls=Verb,
-    short_help="Pick the fastest way to run a bundle here.",
+    short_help="Find the fastest way to run a bundle here.",
     extra="cpu",
     example="perceiver-deploy tune digits.bundle --batch 8",
 )
 @bundle_argument
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Batch size to tune for.")
 @click.option(
-    "--size", "sizes", multiple=True, metavar="AXIS=N", callback=_parse_sizes, help="Size of an axis; may be repeated."
+    "--size",
+    "sizes",
+    multiple=True,
+    metavar="AXIS=N",
+    callback=_parse_sizes,
+    help="Axis size to tune for; may be repeated.",
 )
 @click.option(
     "--static-shapes",
     is_flag=True,
-    help="Measure OpenVINO with static shapes too: faster, but each size that is new is compiled when it comes.",
+    help="Also measure OpenVINO with static shapes: faster, but each new size is compiled when it first occurs.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Time to take.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Time budget in seconds."
+)
 @click.option(
     "--max-drop",
     metavar="X",
-    help="How much the task's metric may fall against eager: 0.5 (points) or 1% (relative). Without --data only "
-    "variants count whose conversion kept that.",
+    help="Largest allowed drop of the task's metric against eager: 0.5 (points) or 1% (relative). Without --data, only "
+    "variants whose conversion met it are considered.",
 )
-@click.option("--data", help="What --max-drop is measured on here: data set (its test split) or .npz file.")
-@click.option("--again", is_flag=True, help="Measure even if nothing has changed since the last time.")
+@click.option("--data", help="Data to measure --max-drop on here: a data set (its test split) or a .npz file.")
+@click.option("--again", is_flag=True, help="Measure again even if nothing has changed.")
 def command(
     bundle: Path,
     batch: int,
@@ -68,8 +75,8 @@ def command(
 ) -> Outcome:
     """Measure the runtimes, variants, thread counts and precision hints that keep the contract on this machine.
 
-    The fastest is kept in the user's cache; `load` and `run` use it as long as the processor, the cores and the
-    versions of the runtimes are the same. What was asked before and has not changed since is not measured again.
+    The fastest is stored in the user's cache; `load` and `run` use it as long as the processor, the cores and the
+    runtime versions stay the same. A repeated call with nothing changed does not measure again.
     """
     from perceiver_deploy.pipeline.tune.tune import tune_bundle
 

@@ -17,29 +17,34 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 10
-"""Modules of a bisect in the table; all are in the report."""
+"""Number of bisected modules shown in the table; the report lists all."""
 
 
 @click.command(
     "validate",
     cls=Verb,
-    short_help="Check the numbers of a bundle.",
+    short_help="Check the outputs of a bundle.",
     extra="cpu",
     example="perceiver-deploy validate digits.bundle",
 )
 @bundle_argument
-@click.option("--golden", is_flag=True, help="Replay the golden samples even where eager could run the grid.")
-@click.option("--data", help="Judge real inputs too: a data set's name, or a .npz file of the model's inputs.")
+@click.option("--golden", is_flag=True, help="Replay the golden samples only, even if eager could run the grid.")
+@click.option("--data", help="Also check real inputs: a data set, or a .npz file of the model's inputs.")
 @click.option(
-    "--input", "sample", type=click.Path(path_type=Path), help="Judge one sample alone: a file that a failure left."
+    "--input",
+    "sample",
+    type=click.Path(path_type=Path),
+    help="Check only this sample: the file written by an earlier failure.",
 )
 @click.option(
     "--add-exact",
     is_flag=True,
-    help="Add what each variant's graph gives exactly for the golden samples, where BUNDLE lacks it, and judge then.",
+    help="First add to BUNDLE the missing exact outputs of each variant's graph for the golden samples.",
 )
-@click.option("--bisect", is_flag=True, help="Say of every variant what its modules lose, not only of those that fail.")
-@click.option("--seconds", type=float, default=120.0, show_default=True, help="Time for the reference.")
+@click.option("--bisect", is_flag=True, help="Report errors per module for every variant, not only failing ones.")
+@click.option(
+    "--seconds", type=float, default=120.0, show_default=True, help="Time budget in seconds for the reference."
+)
 @threads_option
 def command(
     bundle: Path,
@@ -52,12 +57,12 @@ def command(
     seconds: float,
     threads: int | None,
 ) -> Outcome:
-    """Check the numbers of every variant of BUNDLE in every runtime that can run here; exit code 3 if one is off.
+    """Check the outputs of every variant of BUNDLE in every runtime available here; exit code 3 if one is off.
 
     The reference is eager float64 over a grid of shapes, masks and adversarial inputs; without torch, the golden
-    samples. On golden samples variants of reduced precision are also held to what their own graph gives exactly: what
-    a machine does wrong is seen apart from what precision costs. What fails is kept as a file, with a command that
-    shows it again. See docs/validation.md.
+    samples. On golden samples, variants in reduced precision are also compared with the exact outputs of their own
+    graph, which separates faults of this machine from the cost of the precision. A failing sample is written to a
+    file, with a command that reproduces the failure. See docs/validation.md.
     """
     from perceiver_deploy.errors import ParityError
     from perceiver_deploy.pipeline.validate.validate import validate_bundle

@@ -1,4 +1,4 @@
-"""What all verbs share: `--json`, `--debug`, `--quiet`, exit codes, and a clean stdout."""
+"""Common to all verbs: `--json`, `--debug`, `--quiet`, exit codes, and a clean stdout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MINIMUM_WIDTH = 120
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb has to say: a JSON document, how to show it to a person, and the error its exit code tells of."""
+    """A verb's result: a JSON document, how to show it in a terminal, and the error behind a nonzero exit code."""
 
     document: Any
     show: Callable[[Console], None]
