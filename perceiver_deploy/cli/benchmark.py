@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.options import threads_option
+from perceiver_deploy.cli.options import AxisSize, threads_option
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from perceiver_deploy.evaluate.report.page import Page
 
 
-def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> list[dict[str, int]]:
+def _combine(_: click.Context, __: click.Parameter, given: tuple[tuple[str, int], ...]) -> list[dict[str, int]]:
     """Every combination of the sizes given for each axis."""
     by_axis: dict[str, list[tuple[str, int]]] = {}
-    for text in texts:
-        axis, _, size = text.partition("=")
-        if not (size.isascii() and size.isdigit()):
-            raise click.BadParameter(f"{text!r} is not of the form AXIS=N, such as length=512.")
-        by_axis.setdefault(axis, []).append((axis, int(size)))
+    for axis, size in given:
+        by_axis.setdefault(axis, []).append((axis, size))
     return [dict(sizes) for sizes in itertools.product(*by_axis.values())] if by_axis else []
 
 
@@ -50,8 +47,9 @@ def _parse_sizes(context: click.Context, option: click.Parameter, texts: tuple[s
     "--size",
     "sizes",
     multiple=True,
+    type=AxisSize(),
     metavar="AXIS=N",
-    callback=_parse_sizes,
+    callback=_combine,
     help="Axis size to time, on random inputs; may be repeated, also for the same axis.",
 )
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perceiver_deploy.cli.options import bundle_argument
+from perceiver_deploy.cli.options import AxisSize, bundle_argument
 from perceiver_deploy.cli.verb import Outcome, Verb
 
 if TYPE_CHECKING:
@@ -18,15 +18,11 @@ if TYPE_CHECKING:
     from perceiver_deploy.runtimes.tuned import Finding
 
 
-def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for text in texts:
-        axis, _, size = text.partition("=")
-        if not (size.isascii() and size.isdigit()):
-            raise click.BadParameter(f"{text!r} is not of the form AXIS=N, such as height=224.")
-        if axis in sizes:
-            raise click.BadParameter(f"axis {axis!r} is given twice.")
-        sizes[axis] = int(size)
+def _once(_: click.Context, __: click.Parameter, given: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    """The sizes by axis."""
+    sizes = dict(given)
+    if len(sizes) < len(given):
+        raise click.BadParameter("an axis is given twice.")
     return sizes
 
 
@@ -43,8 +39,9 @@ def _parse_sizes(ctx: click.Context, parameter: click.Parameter, texts: tuple[st
     "--size",
     "sizes",
     multiple=True,
+    type=AxisSize(),
     metavar="AXIS=N",
-    callback=_parse_sizes,
+    callback=_once,
     help="Axis size to tune for; may be repeated.",
 )
 @click.option(
