@@ -10,7 +10,7 @@ import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from perceiver_deploy.data.fetch.sources import Source
+from perceiver_deploy.data.fetch.sources import PublicFile
 
 PACKAGE, VERSION = "tiny-data", "1.0"
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
@@ -29,9 +29,9 @@ class PackageIndex:
         self.source = describe(file, content, "pypi")
 
 
-def describe(file: str, content: bytes, registry: str) -> Source:
+def describe(file: str, content: bytes, registry: str) -> PublicFile:
     digest = hashlib.sha256(content).hexdigest()
-    return Source("tiny", registry, PACKAGE, VERSION, file, digest, len(content), "CC0-1.0", "*.txt")
+    return PublicFile("tiny", registry, PACKAGE, VERSION, file, digest, len(content), "CC0-1.0", "*.txt")
 
 
 def wheel_bytes(payload=b"x" * 200_000) -> bytes:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from perceiver_deploy.bundle.preprocessing import Preprocessing
-from perceiver_deploy.bundle.recipe import Recipe
+from perceiver_deploy.bundle.recipe import VariantRecipe
 from perceiver_deploy.strict import Strict
 
 SCHEMA_VERSION = 1
@@ -162,7 +162,7 @@ class Variant(Strict):
     runtimes: tuple[RuntimeName, ...] = Field(alias="for")
     source: str | None = Field(default=None, alias="from")
     files: dict[StageName, BundlePath]
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: VariantRecipe = Field(default_factory=VariantRecipe)
 
     @model_validator(mode="after")
     def _can_be_run(self) -> Variant:

@@ -51,7 +51,7 @@ class GraphRecord(_Record):
     saturation: dict[str, Any] | None = None
 
 
-class Recipe(_Record):
+class VariantRecipe(_Record):
     """How a variant was made: its graphs by stage, and the accuracy contract where there was one."""
 
     graphs: dict[str, GraphRecord] = {}

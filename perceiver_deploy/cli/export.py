@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perceiver_deploy.export.options import AttentionForm
     from perceiver_deploy.model.checkpoints.load import Form
     from perceiver_deploy.pipeline.export.export import ExportResult
-    from perceiver_deploy.pipeline.export.stages import Split
+    from perceiver_deploy.pipeline.export.stages import SplitMode
 
 
 @click.command(
@@ -80,7 +80,7 @@ def command(
     output: Path,
     *,
     form: Form | None,
-    split: Split | None,
+    split: SplitMode | None,
     raw_inputs: bool,
     no_validate: bool,
     no_weights: bool,

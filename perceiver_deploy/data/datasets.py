@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perceiver_deploy.bundle.manifest import Task
 from perceiver_deploy.bundle.preprocessing import Preprocessing
-from perceiver_deploy.data.fetch.sources import SOURCES, Source
+from perceiver_deploy.data.fetch.sources import SOURCES, PublicFile
 from perceiver_deploy.data.metrics import TOP1, Metric
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import InputError, UsageError
@@ -42,7 +42,7 @@ class DataSetEntry:
     license: str
     source: str
     load: Callable[[], DataSet]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[PublicFile, ...] = ()
     module: str | None = None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from perceiver_deploy.data.datasets import DATA_SETS, DataSetEntry
 from perceiver_deploy.data.fetch.fetching import fetch, is_cached
-from perceiver_deploy.data.fetch.sources import SOURCES, Source
+from perceiver_deploy.data.fetch.sources import SOURCES, PublicFile
 from perceiver_deploy.errors import UsageError
 
 
@@ -78,7 +78,7 @@ def _describe(name: str, entry: DataSetEntry, count: bool) -> dict[str, Any]:
     return row
 
 
-def _sources(name: str) -> tuple[Source, ...]:
+def _sources(name: str) -> tuple[PublicFile, ...]:
     if name in DATA_SETS:
         return DATA_SETS[name].sources
     if name in SOURCES:

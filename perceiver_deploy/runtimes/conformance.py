@@ -105,7 +105,7 @@ def expected_outputs(bundle: Bundle, variant: str, route: Route, sample: str) ->
     return Expected(golden, outputs, bounds)
 
 
-def measure(expected: Expected, run: Callable[[Arrays], Arrays], allowance: float = 0.0) -> Conformance:
+def compare_with_graph(expected: Expected, run: Callable[[Arrays], Arrays], allowance: float = 0.0) -> Conformance:
     """Run a golden sample and compare. `allowance` is what computing in a lower precision costs, on top of rounding."""
     sample = expected.sample.name
     try:
@@ -172,7 +172,7 @@ class ConformanceCheck:
             )
             return None
         try:
-            verdict = measure(expected, run, _allowance(session.runtime, session.settings))
+            verdict = compare_with_graph(expected, run, _allowance(session.runtime, session.settings))
         except (InputError, UsageError) as error:  # an engine for other sizes, a decoder that is asked something else
             log.info("Whether %s in %s conforms is not known: %s", self.variant, session.runtime, error)
             return None

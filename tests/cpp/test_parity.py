@@ -15,7 +15,7 @@ from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.evaluate.parity.grid import make_inputs, shape_grid
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.model.checkpoints.load import shipped_names
-from perceiver_deploy.pipeline.export.stages import Split
+from perceiver_deploy.pipeline.export.stages import SplitMode
 from tests.cpp.c_abi import INPUT, OUTPUT, Library, Session
 from tests.task_factories import named_model
 
@@ -84,7 +84,7 @@ SPLIT_KINDS = ("masked_lm", "optical_flow", "multimodal_autoencoding", "entities
 
 @pytest.mark.parametrize("split", ["beside", "only"])
 @pytest.mark.parametrize("kind", SPLIT_KINDS)
-def test_stages_give_pythons_bits(kind: str, split: Split, tmp_path: Path, library: Library) -> None:
+def test_stages_give_pythons_bits(kind: str, split: SplitMode, tmp_path: Path, library: Library) -> None:
     bundle = tmp_path / "bundle"
     export_model(named_model(kind), bundle, split=split, validate=False)
     inputs = inputs_at_shapes(bundle)[1]

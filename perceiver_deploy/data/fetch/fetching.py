@@ -18,7 +18,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 from tempfile import TemporaryDirectory
 
 from perceiver_deploy.cache import cache_directory
-from perceiver_deploy.data.fetch.sources import Source
+from perceiver_deploy.data.fetch.sources import PublicFile
 from perceiver_deploy.errors import MissingError, PerceiverDeployError
 from perceiver_deploy.progress import count_bytes, log
 
@@ -33,18 +33,18 @@ class _ProcessError(Exception):
     """pip or apt gave up; the text is what it said."""
 
 
-def cache_path(source: Source) -> Path:
+def cache_path(source: PublicFile) -> Path:
     """Where the file is when it is in the cache."""
     return cache_directory() / "data" / source.file
 
 
-def is_cached(source: Source) -> bool:
+def is_cached(source: PublicFile) -> bool:
     """Whether a file of the right size is in the cache. `cached` checks its digest."""
     path = cache_path(source)
     return path.is_file() and path.stat().st_size == source.bytes
 
 
-def cached(source: Source) -> Path:
+def cached(source: PublicFile) -> Path:
     """The file in the cache, its digest checked.
 
     Raises:
@@ -56,7 +56,7 @@ def cached(source: Source) -> Path:
     return path
 
 
-def fetch(source: Source) -> Path:
+def fetch(source: PublicFile) -> Path:
     """The file in the cache, fetched when it is not there or is another file.
 
     One process fetches, others wait for it. Files appear in the cache whole and checked, or not at all.
@@ -82,7 +82,7 @@ def fetch(source: Source) -> Path:
     return path
 
 
-def _fetch_into(path: Path, source: Source) -> None:
+def _fetch_into(path: Path, source: PublicFile) -> None:
     for left_by_killed in path.parent.glob("*.partial"):
         shutil.rmtree(left_by_killed)
     with TemporaryDirectory(dir=path.parent, suffix=".partial") as name:
@@ -98,7 +98,7 @@ def _fetch_into(path: Path, source: Source) -> None:
         (folder / source.file).replace(path)
 
 
-def _pip_download(source: Source, folder: Path) -> None:
+def _pip_download(source: PublicFile, folder: Path) -> None:
     """Let pip compare the digest first: it runs the setup.py of an sdist that it has downloaded."""
     if importlib.util.find_spec("pip") is None:
         raise _no_tool("pip", source)
@@ -109,7 +109,7 @@ def _pip_download(source: Source, folder: Path) -> None:
     _run(command, folder, source)
 
 
-def _pip_format(source: Source) -> list[str]:
+def _pip_format(source: PublicFile) -> list[str]:
     """Options with which pip takes just this file, whatever machine it runs on."""
     if not source.file.endswith(".whl"):
         return [f"--no-binary={source.package}"]
@@ -121,7 +121,7 @@ def _pip_format(source: Source) -> list[str]:
     return options
 
 
-def _apt_download(source: Source, folder: Path) -> None:
+def _apt_download(source: PublicFile, folder: Path) -> None:
     """Take the package by the system's package lists, or by fresh ones in the cache where those do not have it."""
     if shutil.which("apt-get") is None:
         raise _no_tool("apt-get", source)
@@ -137,7 +137,7 @@ def _apt_download(source: Source, folder: Path) -> None:
             raise _ProcessError(f"{error}; with fresh package lists: {second}") from None
 
 
-def _fresh_lists(apt: list[str], folder: Path, source: Source) -> list[str]:
+def _fresh_lists(apt: list[str], folder: Path, source: PublicFile) -> list[str]:
     """Fetch package lists into the cache; the options with which apt reads them."""
     state = cache_directory() / "apt"
     state.mkdir(exist_ok=True)
@@ -148,11 +148,11 @@ def _fresh_lists(apt: list[str], folder: Path, source: Source) -> list[str]:
     return options
 
 
-def _run(command: list[str], folder: Path, source: Source) -> None:
+def _run(command: list[str], folder: Path, source: PublicFile) -> None:
     """Run pip or apt in a folder and watch its largest file grow."""
     environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)}
     try:
-        process = subprocess.Popen(  # noqa: S603  (fixed words and values of `Source`)
+        process = subprocess.Popen(  # noqa: S603  (fixed words and values of `PublicFile`)
             command, cwd=folder, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
         )
     except OSError as error:
@@ -174,7 +174,7 @@ def _run(command: list[str], folder: Path, source: Source) -> None:
         raise _ProcessError(" / ".join(said[-_LINES_SAID:]) or f"exit code {process.returncode}")
 
 
-def _explained(said: str, source: Source) -> Exception:
+def _explained(said: str, source: PublicFile) -> Exception:
     if os.strerror(errno.ENOSPC) in said:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if got := re.search(r"Got\s+([0-9a-f]{64})", said):  # pip's words
@@ -185,21 +185,21 @@ def _explained(said: str, source: Source) -> Exception:
     )
 
 
-def _changed(source: Source, problem: str) -> PerceiverDeployError:
+def _changed(source: PublicFile, problem: str) -> PerceiverDeployError:
     return PerceiverDeployError(
         f"What came for {source.file} {problem}: it is truncated or another file. It was thrown away. "
         "Try again; if it stays so, the registry or what lies between changed it."
     )
 
 
-def _no_tool(tool: str, source: Source) -> MissingError:
+def _no_tool(tool: str, source: PublicFile) -> MissingError:
     return MissingError(
         f"{tool} is not on this system, and {source.file} comes from {source.registry} with it. Install {tool}, or put "
         f"the file ({source.package} {source.version}) at {cache_path(source)} by hand."
     )
 
 
-def _problem(path: Path, source: Source) -> str | None:
+def _problem(path: Path, source: PublicFile) -> str | None:
     """Say why this is not the file described, or None when it is."""
     if not path.is_file():
         return "is not here yet"

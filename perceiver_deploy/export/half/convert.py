@@ -17,7 +17,7 @@ import onnx_ir.passes.common as common
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.half.rules import (
     PRODUCTS,
-    Ranges,
+    Limits,
     float_operands,
     is_flexible,
     is_float,
@@ -42,7 +42,7 @@ def tensors_to_observe(model: ir.Model, precision: HalfPrecision) -> list[str]:
 
 
 def convert_to_half(
-    model: ir.Model, precision: HalfPrecision, ranges: Ranges, keep: Collection[str] = ()
+    model: ir.Model, precision: HalfPrecision, ranges: Limits, keep: Collection[str] = ()
 ) -> dict[str, str]:
     """Rewrite a float32 graph in place; returns the nodes that stay in float32, with the reason.
 
@@ -86,7 +86,7 @@ def _require_convertible(model: ir.Model) -> None:
 
 
 def _kept_nodes(
-    model: ir.Model, dtype: ir.DataType, ranges: Ranges | None, keep: Collection[str]
+    model: ir.Model, dtype: ir.DataType, ranges: Limits | None, keep: Collection[str]
 ) -> dict[ir.Node, str]:
     """Nodes that stay in float32 on request or by a rule, and those that only move values between such nodes."""
     rules = rules_for(model, dtype, ranges)

@@ -16,7 +16,7 @@ from onnx import defs
 from perceiver_deploy.export.graph.flops import ATTENTION_OPERATORS
 from perceiver_deploy.export.graph.values import constant_array
 
-Ranges = Mapping[str, tuple[float, float]]
+Limits = Mapping[str, tuple[float, float]]
 """Lowest and highest value that tensors were seen to hold, by name."""
 
 HEADROOM = 8
@@ -221,7 +221,7 @@ class ActivationRange:
     A tensor that is only moved has the range of where it comes from.
     """
 
-    def __init__(self, nodes: Iterable[ir.Node], ranges: Ranges, dtype: ir.DataType) -> None:
+    def __init__(self, nodes: Iterable[ir.Node], ranges: Limits, dtype: ir.DataType) -> None:
         self._largest, self._least = float(dtype.max) / HEADROOM, float(dtype.tiny) * HEADROOM
         self._dtype_max = float(dtype.max)
         self._ranges, self._moved = ranges, dict[ir.Value, float]()
@@ -287,7 +287,7 @@ def _terms(node: ir.Node) -> int | None:
 Reason = Callable[[ir.Node], str | None]
 
 
-def rules_for(model: ir.Model, dtype: ir.DataType, ranges: Ranges | None) -> list[Reason]:
+def rules_for(model: ir.Model, dtype: ir.DataType, ranges: Limits | None) -> list[Reason]:
     """The rules of a graph; the first that has a reason names it. bf16 has the range of float32: it needs no ranges."""
     nodes = list(model.graph)
     rules: list[Reason] = [

@@ -12,7 +12,7 @@ import numpy as np
 
 from perceiver_deploy.bundle.bundle import Bundle, Staging, changed_bundle
 from perceiver_deploy.bundle.manifest import DATA_SUFFIX, Engine, Precision, StageName, Variant, graph_file
-from perceiver_deploy.bundle.recipe import Recipe
+from perceiver_deploy.bundle.recipe import VariantRecipe
 from perceiver_deploy.data.metrics import has_classes
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.evaluate.accuracy.contract import MaxDrop
@@ -159,10 +159,10 @@ def convert_bundle(
 
 def _recipe(
     conversion: Conversion, made: Mapping[StageName, ConvertedStage], contract: MixedPrecision | None
-) -> Recipe:
+) -> VariantRecipe:
     graphs = {stage: asdict(each.graph) | asdict(each.report) for stage, each in made.items()}
     kept = {} if contract is None else {"contract": contract.to_recipe()}
-    return Recipe.model_validate({"graphs": graphs, **conversion.recipe, **kept})
+    return VariantRecipe.model_validate({"graphs": graphs, **conversion.recipe, **kept})
 
 
 def _check_options(precision: Precision, calibration: str | Path | None, options: Int8Options, samples: int) -> None:

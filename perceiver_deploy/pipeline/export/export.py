@@ -14,7 +14,7 @@ from torch import nn
 from perceiver_deploy._version import __version__
 from perceiver_deploy.bundle.bundle import Staging, ensure_absent, new_bundle
 from perceiver_deploy.bundle.manifest import Manifest, RuntimeName, Signature, StageName, Variant, graph_file
-from perceiver_deploy.bundle.recipe import Recipe
+from perceiver_deploy.bundle.recipe import VariantRecipe
 from perceiver_deploy.errors import ExportError, ParityError, UsageError
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Verdict, failure_text
@@ -32,7 +32,7 @@ from perceiver_deploy.pipeline.export.gate import GateResult, keep_evidence, run
 from perceiver_deploy.pipeline.export.stages import (
     ExportedGraph,
     ExportedStage,
-    Split,
+    SplitMode,
     axes_of_stages,
     runtimes_for,
     specs_of,
@@ -73,7 +73,7 @@ def export_model(
     path: str | Path,
     *,
     form: Form | None = None,
-    split: Split | None = None,
+    split: SplitMode | None = None,
     force: bool = False,
     validate: bool = True,
     weights: bool = True,
@@ -207,7 +207,7 @@ def _describe(model: nn.Module) -> tuple[Signature, PerceiverConfig | None]:
     return signature, config if ours else None
 
 
-def _raw(model: nn.Module, config: PerceiverConfig | None, split: Split | None) -> RawModel:
+def _raw(model: nn.Module, config: PerceiverConfig | None, split: SplitMode | None) -> RawModel:
     if split is not None:
         raise UsageError(
             "Raw inputs and the stages encoder and decoder do not go together: the stages take preprocessed arrays. "
@@ -260,7 +260,7 @@ def _manifest(
         precision="fp32",
         runtimes=runtimes,
         files={name: graph.file for name, graph in graphs.items()},
-        recipe=Recipe.model_validate({"graphs": records}),
+        recipe=VariantRecipe.model_validate({"graphs": records}),
     )
     return Manifest(
         task=signature.task,

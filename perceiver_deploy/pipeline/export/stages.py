@@ -22,7 +22,7 @@ from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.model.tasks.stages import stage_module
 from perceiver_deploy.progress import log
 
-Split = Literal["beside", "only"]
+SplitMode = Literal["beside", "only"]
 """Whether encoder and decoder are written beside the whole model, or instead of it."""
 
 _METADATA = "perceiver_deploy."
@@ -45,7 +45,7 @@ class ExportedGraph(GraphDescription):
     bytes: int
 
 
-def stages_of(model: nn.Module, signature: Signature, split: Split | None) -> list[ExportedStage]:
+def stages_of(model: nn.Module, signature: Signature, split: SplitMode | None) -> list[ExportedStage]:
     """The stages to export, the whole model first.
 
     Raises:

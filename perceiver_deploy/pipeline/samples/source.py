@@ -21,7 +21,7 @@ from perceiver_deploy.runtimes.checks.inputs import check_inputs
 
 LABELS = "labels"
 """What the array of labels of a .npz file is called."""
-Part = Literal["train", "test"]
+DataPart = Literal["train", "test"]
 """Of a data set; a file has one part."""
 
 
@@ -39,7 +39,9 @@ class SampleSource:
     metrics: tuple[Metric, ...] | None = None
 
 
-def read_source(bundle: Bundle, given: str | Path, part: Part, purpose: str, *, judged: bool = False) -> SampleSource:
+def read_source(
+    bundle: Bundle, given: str | Path, part: DataPart, purpose: str, *, judged: bool = False
+) -> SampleSource:
     """A part of a data set, or a .npz file with one array for each input and, if there are any, `labels`.
 
     With `judged`, a data set must have the labels of the model.

@@ -166,7 +166,7 @@ def test_full_disk_is_told_and_nothing_is_left(kilobytes, index, tmp_path):
 def fetch_program(source):
     return f"""
 from perceiver_deploy.data.fetch.fetching import fetch
-from perceiver_deploy.data.fetch.sources import Source
+from perceiver_deploy.data.fetch.sources import PublicFile
 fetch({source!r})
 """
 

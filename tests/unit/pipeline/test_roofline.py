@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perceiver_deploy.bundle.bundle import Bundle
-from perceiver_deploy.bundle.recipe import Recipe
+from perceiver_deploy.bundle.recipe import VariantRecipe
 from perceiver_deploy.errors import BundleError, UsageError
 from perceiver_deploy.pipeline.roofline import DEVICES, device_named, latency_bounds
 
@@ -42,7 +42,7 @@ def test_bound_is_the_larger_of_operations_and_bytes_at_peak(shared_bundle: Call
 
 def test_bundle_without_counted_operations_is_refused(shared_bundle: Callable[[str], Path]) -> None:
     bundle = Bundle.open(shared_bundle("text_classification"))
-    bare = bundle.manifest.variants["fp32"].model_copy(update={"recipe": Recipe()})
+    bare = bundle.manifest.variants["fp32"].model_copy(update={"recipe": VariantRecipe()})
     manifest = bundle.manifest.model_copy(update={"variants": {"fp32": bare}})
     with pytest.raises(BundleError, match="Export the checkpoint again"):
         latency_bounds(Bundle(bundle.path, manifest), DEVICES["h100"])

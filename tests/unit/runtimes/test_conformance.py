@@ -71,7 +71,7 @@ def test_a_variant_that_conforms_is_asked_once(bundle, runtime, variant, own_cac
     with load(bundle, runtime=runtime, variant=variant) as session:
         assert session.conforms is True
     assert len(verdicts(own_cache)) == 1
-    monkeypatch.setattr(conformance, "measure", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(conformance, "compare_with_graph", lambda *_: pytest.fail("asked again"))
     with load(bundle, runtime=runtime, variant=variant) as session:
         assert session.conforms is True
     assert "conforms: output 'logits'" in inspect_path(bundle).conformance[variant][runtime]
@@ -121,17 +121,19 @@ def test_other_numbers_are_refused_with_what_was_seen_and_what_to_do(bundle, own
 
 
 def test_auto_goes_on_to_a_runtime_that_conforms(bundle, caplog, monkeypatch):
-    measured = conformance.measure
+    measured = conformance.compare_with_graph
 
     def only_openvino(expected, run, allowance):
         wrong = run.__self__.runtime == "onnxruntime"
         return measured(expected, run, allowance).model_copy(update={"conforms": not wrong})
 
-    monkeypatch.setattr(conformance, "measure", only_openvino)
+    monkeypatch.setattr(conformance, "compare_with_graph", only_openvino)
     with caplog.at_level(logging.WARNING), load(bundle, variant="int8") as session:
         assert session.runtime == "openvino"
     assert "The next runtime is tried" in caplog.text
-    monkeypatch.setattr(conformance, "measure", lambda *_: measured(*_).model_copy(update={"conforms": False}))
+    monkeypatch.setattr(
+        conformance, "compare_with_graph", lambda *_: measured(*_).model_copy(update={"conforms": False})
+    )
     (cache_module.cache_directory() / "conformance").rename(cache_module.cache_directory() / "away")
     with pytest.raises(ParityError, match="in openvino"):
         load(bundle, variant="int8")
@@ -141,7 +143,7 @@ def test_outputs_that_are_not_finite_or_of_another_shape_do_not_conform(bundle):
     expected = conformance.expected_outputs(Bundle.open(bundle), "int8", "full", SAMPLE)
     logits = expected.outputs["logits"]
     for wrong in (np.full_like(logits, np.nan), logits[None], np.where(logits > 0, np.inf, logits)):
-        verdict = conformance.measure(expected, lambda inputs, wrong=wrong: {"logits": wrong})
+        verdict = conformance.compare_with_graph(expected, lambda inputs, wrong=wrong: {"logits": wrong})
         assert not verdict.conforms
         assert verdict.distance is None
         assert "is not finite" in verdict.text()
@@ -151,8 +153,8 @@ def test_a_lower_precision_is_allowed_what_it_costs_and_no_more(bundle):
     expected = conformance.expected_outputs(Bundle.open(bundle), "fp32", "full", SAMPLE)
     for factor, conforms in ((1.05, True), (1.2, False)):
         run = lambda inputs, factor=factor: {"logits": expected.outputs["logits"] * factor}  # noqa: E731
-        assert conformance.measure(expected, run, 0.08).conforms is conforms
-        assert not conformance.measure(expected, run).conforms
+        assert conformance.compare_with_graph(expected, run, 0.08).conforms is conforms
+        assert not conformance.compare_with_graph(expected, run).conforms
 
 
 def test_a_golden_sample_that_was_changed_is_refused_by_its_digest(bundle):
