@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from perceiver_deploy.data.metrics import format_value
 from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Comparison, LayerTimes, sizes_text
 from perceiver_deploy.evaluate.report.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.report.plots import candidate_name
@@ -35,7 +34,7 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
         for m in report.measurements
         if m.accuracy is not None
         for metric in m.accuracy.metrics
-        if metric.significant and (metric.drop is None or metric.drop > 0)
+        if metric.worse
     ]
     if losers:
         yield f"Accuracy falls by more than chance: {'; '.join(losers)}."
@@ -44,6 +43,8 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
     unsettled = [candidate_name(report, m) for m in report.measurements if not all(one.stable for one in m.latencies)]
     if unsettled:
         yield f"Still getting faster when timing began: {', '.join(unsettled)}. Measure for longer with --seconds."
+    for one in report.left_out:
+        yield one.text()
     if report.comparison is not None:
         yield f"Beside the earlier run: {report.comparison.text()}"
     yield _HOW
@@ -137,7 +138,7 @@ def _accuracy_table(report: BenchmarkReport) -> Table:
                 candidate_name(report, m),
                 metric.metric,
                 metric.value_text(),
-                " to ".join(format_value(bound, metric.unit) for bound in metric.interval),
+                metric.interval_text(),
                 metric.drop_text(),
                 str(metric.examples),
                 "" if m.accuracy.agreement is None else f"{100 * m.accuracy.agreement:.2f} %",

@@ -26,15 +26,14 @@ def _summary(report: SuiteReport) -> Iterator[str]:
     for name in variant_names(report):
         lines = [(task, line) for task in report.tasks for line in task.variants if line.variant == name]
         faster = sum(line.speed_up_interval[0] > 1 for _, line in lines)
-        worse = [
-            task.name
-            for task, line in lines
-            if any(metric.significant and (metric.drop is None or metric.drop > 0) for metric in line.metrics)
-        ]
+        worse = [task.name for task, line in lines if any(metric.worse for metric in line.metrics)]
         loses = f"loses more than chance on {', '.join(worse)}" if worse else "loses no more than chance on any"
         yield f"{name} is faster than eager on {faster} of {len(lines)} tasks and {loses}."
     if report.comparison is not None:
         yield f"Beside the earlier run: {report.comparison.text()}"
+    for task in report.tasks:
+        for one in task.left_out:
+            yield one.text()
     for name, reason in report.missing.items():
         yield f"{name} was not measured. {reason}"
     yield (
