@@ -1,21 +1,107 @@
-"""Tables for people."""
+"""Tables for people: no wider than 100 columns where words allow it, and no word cut whatever the width."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table
+from rich.text import Text
+
+WIDTH = 100
+"""Columns that a table may take."""
+_GAP, _EDGES = 2, 2
 
 
-def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table with the first column to the left and the others to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index else "left", no_wrap=not index)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+    """A table with the first column to the left and the others to the right.
+
+    Where it would be too wide, first the headers are broken between words, then the cells of the widest columns; then
+    it is shown in parts, each with the first column.
+    """
+    columns = [_Column(header, tuple(cells)) for header, *cells in zip(headers, *rows, strict=True)]
+    if _total(columns) > WIDTH:
+        columns = [column.with_narrow_header() for column in columns]
+    parts = [columns]
+    if _EDGES + sum(column.least + _GAP for column in columns) - _GAP <= WIDTH:
+        _fold_widest(columns)
+    else:
+        parts = [*_parts(columns)]
+    return Group(Text(title, style="bold"), *map(_Whole, parts))
+
+
+@dataclass(frozen=True)
+class _Column:
+    header: str
+    cells: tuple[str, ...]
+    is_folded: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(line) for text in (self.header, *self.cells) for line in text.splitlines() or [""])
+
+    @property
+    def least(self) -> int:
+        """The width of its longest word."""
+        return max((cell_len(word) for text in (self.header, *self.cells) for word in text.split()), default=0)
+
+    def with_narrow_header(self) -> _Column:
+        """With a header no wider than the cells, but for its longest word."""
+        width = max(_Column("", self.cells).width, 1)
+        return replace(self, header=_fold(self.header, width))
+
+    def folded(self, width: int) -> _Column:
+        """With lines of this width."""
+        return _Column(_fold(self.header, width), tuple(_fold(cell, width) for cell in self.cells), is_folded=True)
+
+
+def _fold_widest(columns: list[_Column]) -> None:
+    """Fold the columns that have most to give until they all fit."""
+    while (excess := _total(columns) - WIDTH) > 0:
+        index = max(range(len(columns)), key=lambda at: columns[at].width - columns[at].least)
+        columns[index] = columns[index].folded(max(columns[index].least, columns[index].width - excess))
+
+
+def _fold(text: str, width: int) -> str:
+    """Break lines between words; a longer word stays whole."""
+    lines = (textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.splitlines())
+    return "\n".join(line for folded in lines for line in folded)
+
+
+def _total(columns: Sequence[_Column]) -> int:
+    return sum(column.width for column in columns) + _GAP * (len(columns) - 1) + _EDGES
+
+
+def _parts(columns: Sequence[_Column]) -> Iterator[list[_Column]]:
+    """The first column with as many of the others as fit, at least one, until all are shown."""
+    first, *others = columns
+    starts = [0]
+    for index in range(1, len(others)):
+        if _total([first, *others[starts[-1] : index + 1]]) > WIDTH:
+            starts.append(index)
+    for start, end in pairwise([*starts, max(len(others), 1)]):
+        yield [first, *others[start:end]]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A table that is rendered as wide as it is: rich would cut words on a narrower console."""
+
+    columns: Sequence[_Column]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+        for index, column in enumerate(self.columns):
+            justify: JustifyMethod = "right" if index and not column.is_folded else "left"
+            table.add_column(column.header, justify=justify, no_wrap=True)
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            table.add_row(*cells)
+        yield from console.render(table, options.update(width=max(options.max_width, _total(self.columns))))
 
 
 def megabytes(count: int) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Comparison, LayerTimes, sizes_text
+from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Comparison, Latency, LayerTimes, sizes_text
 from perceiver_deploy.evaluate.report.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.report.plots import candidate_name
+from perceiver_deploy.evaluate.report.recommendation import recommend
 from perceiver_deploy.evaluate.report.scaling import scaling_tables
 
 _HOW = (
@@ -23,6 +24,7 @@ def benchmark_page(report: BenchmarkReport) -> Page:
         summary=tuple(_summary(report)),
         tables=tuple(_tables(report)),
         command=report.command,
+        recommendation=recommend(report),
     )
 
 
@@ -55,6 +57,12 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
     if report.measurements[0].accuracy is not None:
         yield _accuracy_table(report)
     yield _speed_table(report)
+    yield from detail_tables(report)
+    yield environment_table(report.environment)
+
+
+def detail_tables(report: BenchmarkReport) -> Iterator[Table]:
+    """Growth with sizes, scenarios and layers where these were measured; start and size."""
     yield from scaling_tables(report)
     if report.measurements[0].scenarios:
         yield _scenario_table(report)
@@ -72,7 +80,6 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
             for m in report.measurements
         ),
     )
-    yield environment_table(report.environment)
 
 
 def _scenario_table(report: BenchmarkReport) -> Table:
@@ -150,6 +157,12 @@ def _accuracy_table(report: BenchmarkReport) -> Table:
     )
 
 
+def peak_text(latency: Latency) -> str:
+    """`150`, or with a GPU's memory `150, GPU 900`: megabytes."""
+    device = f", GPU {latency.device_bytes / 1e6:.0f}" if latency.device_bytes else ""
+    return f"{latency.peak_bytes / 1e6:.0f}{device}"
+
+
 def _speed_table(report: BenchmarkReport) -> Table:
     return Table(
         f"Speed; threads: {report.environment['threads']}",
@@ -166,7 +179,7 @@ def _speed_table(report: BenchmarkReport) -> Table:
                 f"{one.throughput:.1f}",
                 f"{one.speed_up:.2f}",
                 " to ".join(f"{bound:.2f}" for bound in one.speed_up_interval),
-                f"{one.peak_bytes / 1e6:.0f}" + (f", GPU {one.device_bytes / 1e6:.0f}" if one.device_bytes else ""),
+                peak_text(one),
                 "not finite" if one.relative_l2 is None else f"{one.relative_l2:.1e}",
                 str(len(one.samples)),
             )
