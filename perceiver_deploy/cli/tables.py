@@ -19,7 +19,7 @@ _GAP, _EDGES = 2, 2
 
 
 def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
-    """A table with the first column to the left and the others to the right.
+    """A table with names and texts to the left and figures to the right.
 
     Where it would be too wide, first the headers are broken between words, then the cells of the widest columns; then
     it is shown in parts, each with the first column.
@@ -32,14 +32,13 @@ def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]
         _fold_widest(columns)
     else:
         parts = [*_parts(columns)]
-    return Group(Text(title, style="bold"), *map(_Whole, parts))
+    return Group(Text(_fold(title, WIDTH), style="bold"), *map(_Whole, parts))
 
 
 @dataclass(frozen=True)
 class _Column:
     header: str
     cells: tuple[str, ...]
-    is_folded: bool = False
 
     @property
     def width(self) -> int:
@@ -47,8 +46,15 @@ class _Column:
 
     @property
     def least(self) -> int:
-        """The width of its longest word."""
-        return max((cell_len(word) for text in (self.header, *self.cells) for word in text.split()), default=0)
+        """The width that it can be folded to: that of its longest word, or of its figures, which stay on one line."""
+        words = max((cell_len(word) for text in (self.header, *self.cells) for word in text.split()), default=0)
+        return max(words, _Column("", self.cells).width) if self.has_figures else words
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether most of its cells begin with a number."""
+        starts = [cell.lstrip("-")[:1] for cell in self.cells if cell]
+        return 2 * sum(start.isdigit() for start in starts) > len(starts)
 
     def with_narrow_header(self) -> _Column:
         """With a header no wider than the cells, but for its longest word."""
@@ -57,7 +63,7 @@ class _Column:
 
     def folded(self, width: int) -> _Column:
         """With lines of this width."""
-        return _Column(_fold(self.header, width), tuple(_fold(cell, width) for cell in self.cells), is_folded=True)
+        return _Column(_fold(self.header, width), tuple(_fold(cell, width) for cell in self.cells))
 
 
 def _fold_widest(columns: list[_Column]) -> None:
@@ -97,7 +103,7 @@ class _Whole:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
         for index, column in enumerate(self.columns):
-            justify: JustifyMethod = "right" if index and not column.is_folded else "left"
+            justify: JustifyMethod = "right" if index and column.has_figures else "left"
             table.add_column(column.header, justify=justify, no_wrap=True)
         for cells in zip(*(column.cells for column in self.columns), strict=True):
             table.add_row(*cells)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Comparison, Latency, LayerTimes, sizes_text
+from perceiver_deploy.evaluate.report.benchmark_document import (
+    BenchmarkReport,
+    Comparison,
+    Latency,
+    LayerTimes,
+    sizes_text,
+)
 from perceiver_deploy.evaluate.report.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.report.plots import candidate_name
 from perceiver_deploy.evaluate.report.recommendation import recommend

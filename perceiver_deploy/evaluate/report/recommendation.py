@@ -99,8 +99,9 @@ def _sentence(report: BenchmarkReport, choices: Sequence[_Choice]) -> str:
         parts.append(f"statistically tied with {_listed(first.tied)}{noise} and the simplest")
     if first.losers:
         parts.append(f"slower than {_listed(first.losers)}")
-    parts += [f"at {one.where()} {one.chosen.name} instead" for one in others if one.chosen.name != m.name]
-    return f"{', '.join(parts)}; get it with {load_call(bundle, m.runtime, m.variant, settings.threads)}."
+    differing = [f"{one.chosen.name} at {one.where()}" for one in others if one.chosen.name != m.name]
+    instead = f" (but {_listed(differing)})" if differing else ""
+    return f"{', '.join(parts)}{instead}; get it with {load_call(bundle, m.runtime, m.variant, settings.threads)}."
 
 
 def recommend_suite(report: SuiteReport) -> str | None:
@@ -109,16 +110,17 @@ def recommend_suite(report: SuiteReport) -> str | None:
         return None
     names: dict[str, list[str]] = {}
     for task in report.tasks:
-        names.setdefault(_best_line(task).variant, []).append(task.name)
-    eager = [task.name for task in report.tasks if _best_line(task) is task.eager]
-    texts = [f"{variant} for {', '.join(found)}" for variant, found in names.items()]
+        line = _best_line(task)
+        name = "eager fp32" if line is task.eager else f"{line.runtime} {line.variant}"
+        names.setdefault(name, []).append(task.name)
+    all_tasks = len(report.tasks) > 1 and len(names) == 1
+    texts = [f"{name} for {'all tasks' if all_tasks else ', '.join(found)}" for name, found in names.items()]
     threads = report.environment["threads"]
     number = _count(threads, "thread") if isinstance(threads, int) else "the runtime's own number of threads"
     return (
         f"Recommended with {number}: {'; '.join(texts)}: each the fastest that loses no accuracy beyond chance, or the "
-        f"simplest of those statistically tied{f' (eager for {_listed(eager)})' if eager else ''}; get it with "
-        'load("NAME/NAME.bundle", runtime=..., variant=...) as in its line, or with perceiver-deploy tune, which '
-        "measures numbers of threads too."
+        'simplest of those statistically tied; get it with load("NAME/NAME.bundle", runtime=..., variant=...), or with '
+        "perceiver-deploy tune, which measures numbers of threads too."
     )
 
 

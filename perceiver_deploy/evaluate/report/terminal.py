@@ -20,8 +20,8 @@ def benchmark_tables(report: BenchmarkReport) -> Iterator[Table]:
 
 
 def _accuracy_tables(report: BenchmarkReport) -> Iterator[Table]:
-    names = [metric.metric for metric in report.measurements[0].accuracy.metrics] if report.measurements[0].accuracy else []
-    for name in names:
+    eager = report.measurements[0].accuracy
+    for name in [] if eager is None else [metric.metric for metric in eager.metrics]:
         found = [
             (m, m.accuracy, metric)
             for m in report.measurements
@@ -77,9 +77,8 @@ def suite_tables(report: SuiteReport) -> Iterator[Table]:
     """Every task's candidates under each other, and the figures beside the earlier run."""
     rows = []
     for task in report.tasks:
-        name = task.name
-        for line in (task.eager, *task.variants):
-            rows += [(name if line is task.eager else "", *row) for row in _lines(line)]
+        lines = [row for line in (task.eager, *task.variants) for row in _lines(line)]
+        rows += [("" if index else task.name, *row) for index, row in enumerate(lines)]
     yield Table(
         f"Every task at batch {report.batch}; threads: {report.environment['threads']}",
         ("data", "candidate", "metric", "value", "lost", "x eager", "MB"),
