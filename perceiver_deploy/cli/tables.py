@@ -16,6 +16,7 @@ from rich.text import Text
 WIDTH = 100
 """Columns that a table may take."""
 _GAP, _EDGES = 2, 2
+_HEADER_LINES = (2, 3)
 
 
 def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
@@ -25,13 +26,11 @@ def make_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]
     it is shown in parts, each with the first column.
     """
     columns = [_Column(header, tuple(cells)) for header, *cells in zip(headers, *rows, strict=True)]
-    if _total(columns) > WIDTH:
-        columns = [column.with_narrow_header() for column in columns]
-    parts = [columns]
-    if _EDGES + sum(column.least + _GAP for column in columns) - _GAP <= WIDTH:
-        _fold_widest(columns)
-    else:
-        parts = [*_parts(columns)]
+    for lines in _HEADER_LINES:
+        if _total(columns) > WIDTH:
+            columns = [column.with_header_in(lines) for column in columns]
+    can_fold = sum(column.width - column.least for column in columns) >= _total(columns) - WIDTH
+    parts = [_fold_widest(columns)] if can_fold else [*_parts(columns)]
     return Group(Text(_fold(title, WIDTH), style="bold"), *map(_Whole, parts))
 
 
@@ -56,21 +55,27 @@ class _Column:
         starts = [cell.lstrip("-")[:1] for cell in self.cells if cell]
         return 2 * sum(start.isdigit() for start in starts) > len(starts)
 
-    def with_narrow_header(self) -> _Column:
-        """With a header no wider than the cells, but for its longest word."""
+    def with_header_in(self, lines: int) -> _Column:
+        """With a header of so many lines, or fewer where it is no wider than the cells then."""
+        header = " ".join(self.header.split())
         width = max(_Column("", self.cells).width, 1)
-        return replace(self, header=_fold(self.header, width))
+        while _fold(header, width).count("\n") >= lines:
+            width += 1
+        return replace(self, header=_fold(header, width))
 
     def folded(self, width: int) -> _Column:
         """With lines of this width."""
         return _Column(_fold(self.header, width), tuple(_fold(cell, width) for cell in self.cells))
 
 
-def _fold_widest(columns: list[_Column]) -> None:
-    """Fold the columns that have most to give until they all fit."""
-    while (excess := _total(columns) - WIDTH) > 0:
-        index = max(range(len(columns)), key=lambda at: columns[at].width - columns[at].least)
-        columns[index] = columns[index].folded(max(columns[index].least, columns[index].width - excess))
+def _fold_widest(columns: Sequence[_Column]) -> list[_Column]:
+    """Fold the columns that have most to give, until all fit."""
+    widths = [column.width for column in columns]
+    for _ in range(_total(columns) - WIDTH):
+        widths[max(range(len(columns)), key=lambda at: widths[at] - columns[at].least)] -= 1
+    return [
+        column if width == column.width else column.folded(width) for column, width in zip(columns, widths, strict=True)
+    ]
 
 
 def _fold(text: str, width: int) -> str:

@@ -117,7 +117,7 @@ def _show(console: Console, result: ValidationResult) -> None:
     cases = dict.fromkeys(v.case for v in result.verdicts)
     rows = [
         (
-            f"{v.runtime} {v.variant}" if v.stages == "full" else f"{v.runtime} {v.variant}, {v.stages}",
+            f"{v.runtime} {v.variant}" if v.stages == "full" else f"{v.runtime} {v.variant}, split",
             f"{v.output}, {v.case}",
             _error_text(v),
             _share(v.figures.worst_row, v.row_bound),
@@ -127,7 +127,7 @@ def _show(console: Console, result: ValidationResult) -> None:
         )
         for v in _shown(result.verdicts)
     ]
-    distances = ("off eager (bound)", "worst row of its bound", "off its graph of its bound")
+    distances = ("off eager (bound)", "worst row, of bound", "its graph, of bound")
     headers = ("candidate", "output, worst case", *distances, "same top-1", "")
     title = f"Relative L2 against eager float64 ({result.reference}), the worst of {len(cases)} cases and all that fail"
     console.print(make_table(title, headers, rows))
