@@ -51,9 +51,9 @@ class _Column:
 
     @property
     def has_figures(self) -> bool:
-        """Whether most of its cells begin with a number."""
-        starts = [cell.lstrip("-")[:1] for cell in self.cells if cell]
-        return 2 * sum(start.isdigit() for start in starts) > len(starts)
+        """Whether most of its cells begin with a number, those left out that say nothing: `-`."""
+        starts = [cell.lstrip("-")[0] for cell in self.cells if cell.strip("-")]
+        return 2 * sum(start.isdigit() for start in starts) >= len(starts)
 
     def with_header_in(self, lines: int) -> _Column:
         """With a header of so many lines, or fewer where it is no wider than the cells then."""
@@ -113,6 +113,12 @@ class _Whole:
         for cells in zip(*(column.cells for column in self.columns), strict=True):
             table.add_row(*cells)
         yield from console.render(table, options.update(width=max(options.max_width, _total(self.columns))))
+
+
+def fill(text: str) -> str:
+    """Text in lines of `WIDTH` columns, broken between words; all but the first are indented by two more."""
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def megabytes(count: int) -> str:

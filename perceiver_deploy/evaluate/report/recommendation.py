@@ -87,9 +87,11 @@ def _sentence(report: BenchmarkReport, choices: Sequence[_Choice]) -> str:
         threads = f"with the runtime's own number of threads (perceiver-deploy tune {bundle} measures others)"
     else:
         threads = f"with {_count(settings.threads, 'thread')}"
+    low, high = first.latency.speed_up_interval
     parts = [
         f"Recommended for {Path(bundle).name} at {first.where()}: {m.name} {threads}",
-        f"{first.latency.speed_up:.2f} times as fast as eager ({1000 * first.latency.p50:.2f} ms)",
+        f"{first.latency.speed_up:.2f} ({low:.2f} to {high:.2f}) times as fast as eager, "
+        f"{1000 * first.latency.p50:.2f} ms",
         "accuracy was not measured (give --data)"
         if m.accuracy is None
         else f"without a loss of accuracy on {settings.data} beyond chance",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from perceiver_deploy.cli import inspect, tune, validate
 from perceiver_deploy.cli.benchmark import show_page, show_report
-from perceiver_deploy.cli.tables import make_table
+from perceiver_deploy.cli.tables import fill, make_table
 from perceiver_deploy.evaluate.parity.verdicts import Figures, Verdict
 from perceiver_deploy.evaluate.report.benchmark_document import (
     CandidateTimes,
@@ -209,6 +209,16 @@ def test_inspect_fits():
     }
     assert_fits(shown(lambda console: inspect._show_attentions(console, [attention])), "onnxruntime,", "50176")
     assert_fits(shown(lambda console: inspect._show_modules(console, [module])), module["module"])
+
+
+def test_lists_are_filled_between_words_and_keep_their_indent():
+    text = fill(f"  rewrites: {', '.join(f'no-ops removed {count}' for count in range(20))}")
+    first, *others = text.splitlines()
+    assert others
+    assert max(map(len, (first, *others))) <= 100
+    assert first.startswith("  rewrites: no-ops removed 0, ")
+    assert all(line.startswith("    ") for line in others)
+    assert text.split().count("no-ops") == 20
 
 
 def test_a_word_that_is_longer_than_a_line_is_shown_whole():
