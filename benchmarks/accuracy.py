@@ -25,7 +25,7 @@ from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.data.datasets import DataSet, load_dataset
 from perceiver_deploy.data.metrics import collect_outputs
 from perceiver_deploy.evaluate.accuracy.agreement import LEAST_SQNR_DB
-from perceiver_deploy.evaluate.accuracy.measure import measure_drops
+from perceiver_deploy.evaluate.accuracy.losses import measure_losses
 from perceiver_deploy.evaluate.parity.verdicts import compare
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.load import shipped_names
@@ -105,7 +105,7 @@ def candidate(path: Path, runtime: str, variant: str, data: DataSet, eager: Arra
     return {
         "variant": variant,
         "runtime": runtime,
-        "metrics": [drop.to_json() for drop in measure_drops(outputs, eager, data.test, data.metrics)],
+        "metrics": [drop.to_json() for drop in measure_losses(outputs, eager, data.test, data.metrics)],
         "outputs": {output: compare(outputs[output], eager[output]).to_json() for output in eager},
     }
 

@@ -32,7 +32,7 @@ def bootstrap_interval(scores: NDArray[np.float64], seed: int = 0) -> tuple[floa
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """Mean difference of paired scores, its 95 % interval, and how many pairs there were."""
 
     mean: float
@@ -40,7 +40,7 @@ class Difference:
     pairs: int
 
 
-def paired_difference(first: NDArray[Any], second: NDArray[Any], seed: int = 0) -> Difference:
+def paired_difference(first: NDArray[Any], second: NDArray[Any], seed: int = 0) -> PairedDifference:
     """`first` minus `second` in the mean, both [examples], with the interval of seeded resamples of the pairs.
 
     A pair does not count where either score is NaN, or both are the same infinity and so do not differ by a number.
@@ -58,8 +58,8 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], seed: int = 0) 
         raise ValueError(f"none of {len(found)} pairs has two scores that are numbers")
     if (differences == differences[0]).all():
         mean = float(differences[0])
-        return Difference(mean, (mean, mean), len(differences))
-    return Difference(float(differences.mean()), bootstrap_interval(differences, seed), len(differences))
+        return PairedDifference(mean, (mean, mean), len(differences))
+    return PairedDifference(float(differences.mean()), bootstrap_interval(differences, seed), len(differences))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from perceiver_deploy.evaluate.accuracy.figures import AccuracyFigures, MetricFigures
-from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Latency, Measurement, Ranking, Settings
+from perceiver_deploy.evaluate.report.benchmark_document import (
+    BenchmarkReport,
+    CaseRanking,
+    Latency,
+    Measurement,
+    Settings,
+)
 from perceiver_deploy.evaluate.speed.ranking import median_interval, rank
 from perceiver_deploy.statistics import wilson_interval
 
@@ -37,7 +43,7 @@ def make_report(
             for name, own in samples.items()
         ),
         rankings=tuple(
-            Ranking(
+            CaseRanking(
                 bundle="digits.bundle",
                 batch=batch,
                 sizes={"length": length},

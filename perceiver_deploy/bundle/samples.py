@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,8 +23,8 @@ class Sample:
     float64: Arrays
     float32: Arrays
 
-    def save(self, path: Path) -> None:
-        """Write as .npz with keys `inputs.NAME`, `float64.NAME`, `float32.NAME` and `name`.
+    def save(self, path: Path | BinaryIO) -> None:
+        """Write, to a binary file too, as .npz with keys `inputs.NAME`, `float64.NAME`, `float32.NAME` and `name`.
 
         Not compressed, so that the C++ library reads it too.
         """

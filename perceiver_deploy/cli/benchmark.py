@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,8 +133,7 @@ def command(
     )
 
     def show(console: Console) -> None:
-        show_report(console, result.report)
-        console.print(f"Reports: {', '.join(result.files)}")
+        show_report(console, result.report, result.files)
 
     return Outcome(result.to_json(), show, result.failure)
 
@@ -141,32 +141,33 @@ def command(
 def _run_suite(
     output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, against: Path | None, *, png: bool
 ) -> Outcome:
-    from perceiver_deploy.evaluate.report.suite_page import suite_page, terminal_table
+    from perceiver_deploy.evaluate.report.suite_page import suite_page
+    from perceiver_deploy.evaluate.report.terminal import suite_tables
     from perceiver_deploy.pipeline.benchmark.suite import run_suite
 
     result = run_suite(output, batches=batches, seconds=seconds, threads=threads, against=against, png=png)
 
     def show(console: Console) -> None:
-        page = suite_page(result.report)
-        show_page(console, replace(page, tables=(terminal_table(result.report), *page.tables[1:])))
-        console.print(f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
+        page = replace(suite_page(result.report), tables=tuple(suite_tables(result.report)))
+        show_page(console, page, f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
 
     return Outcome(result.to_json(), show, result.failure)
 
 
-def show_report(console: Console, report: BenchmarkReport) -> None:
-    """Print the tables and conclusions of a benchmark."""
+def show_report(console: Console, report: BenchmarkReport, files: Sequence[str] = ()) -> None:
+    """Print the tables and conclusions of a benchmark, and where they are written."""
     from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+    from perceiver_deploy.evaluate.report.terminal import benchmark_tables
 
-    show_page(console, benchmark_page(report))
+    page = replace(benchmark_page(report), tables=tuple(benchmark_tables(report)))
+    show_page(console, page, *([f"Reports: {', '.join(files)}"] if files else []))
 
 
-def show_page(console: Console, page: Page) -> None:
-    """Print all tables except the environment, then the conclusions."""
+def show_page(console: Console, page: Page, *places: str) -> None:
+    """Print tables, conclusions, where they are written, and the recommendation."""
     from perceiver_deploy.cli.tables import make_table
 
     for table in page.tables:
-        if table.title != "Environment":
-            console.print(make_table(table.title, table.header, table.rows))
-    for sentence in page.summary:
+        console.print(make_table(table.title, table.header, table.rows))
+    for sentence in (*page.summary, *places, *page.recommendation):
         console.print(sentence)

@@ -92,7 +92,7 @@ def _roofline(path: Path, name: str) -> Outcome:
 
 def _show(console: Console, inspection: Inspection) -> None:
     from perceiver_deploy.bundle.recipe import summarize_reasons
-    from perceiver_deploy.cli.tables import make_table, megabytes
+    from perceiver_deploy.cli.tables import fill, make_table, megabytes
 
     console.print(f"{inspection.path}: {inspection.task or 'task unknown'}, {inspection.parameters:,} parameters")
     tensors = [("input", i) for i in inspection.inputs] + [("output", o) for o in inspection.outputs]
@@ -107,11 +107,12 @@ def _show(console: Console, inspection: Inspection) -> None:
         console.print(make_table("Axes", ("axis", "min", "opt", "max", "multiple of"), axes))
     for graph in inspection.graphs:
         operators = ", ".join(f"{name} {count}" for name, count in graph.operators.items())
-        console.print(f"{graph.name} {graph.stage} ({graph.file}, {megabytes(graph.bytes)}): {operators}")
+        console.print(fill(f"{graph.name} {graph.stage} ({graph.file}, {megabytes(graph.bytes)}): {operators}"))
         if graph.flops is not None:
             console.print(f"  {graph.flops / 1e9:,.3f} GFLOP with the axes at their opt sizes")
         if graph.kept:
-            console.print(f"  nodes kept in higher precision: {summarize_reasons(graph.kept)} (each with --json)")
+            kept = summarize_reasons(graph.kept)
+            console.print(fill(f"  nodes kept in higher precision: {kept} (each with --json)"))
         if graph.saturation is not None:
             count = len(graph.saturation["weights"])
             console.print(
@@ -120,7 +121,8 @@ def _show(console: Console, inspection: Inspection) -> None:
                 else "  no sum with a weight can saturate, on any processor"
             )
         if graph.rewrites:
-            console.print(f"  rewrites: {', '.join(f'{name} {count}' for name, count in graph.rewrites.items())}")
+            rewrites = ", ".join(f"{name} {count}" for name, count in graph.rewrites.items())
+            console.print(fill(f"  rewrites: {rewrites}"))
         if graph.modules:
             _show_modules(console, graph.modules)
         if graph.attentions:
@@ -152,7 +154,7 @@ def _show_modules(console: Console, modules: list[dict[str, Any]]) -> None:
 
 def _show_attentions(console: Console, attentions: list[dict[str, Any]]) -> None:
     """One line per attention, then why engines do not fuse it: each reason with the modules it applies to."""
-    from perceiver_deploy.cli.tables import make_table
+    from perceiver_deploy.cli.tables import fill, make_table
 
     rows, reasons = [], dict[str, list[str]]()
     for a in attentions:
@@ -166,4 +168,4 @@ def _show_attentions(console: Console, attentions: list[dict[str, Any]]) -> None
     headers = ("attention", "heads", "qk, v of a head", "queries x keys", "mask", "GFLOP", "fused by")
     console.print(make_table("Attentions, one sample at opt sizes", headers, rows))
     for reason, modules in reasons.items():
-        console.print(f"  {reason} ({', '.join(dict.fromkeys(modules))})")
+        console.print(fill(f"  {reason} ({', '.join(dict.fromkeys(modules))})"))

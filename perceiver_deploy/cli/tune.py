@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,7 +109,24 @@ def _show(console: Console, result: TuneResult) -> None:
         console.print(result.remark)
     if not result.measured:
         console.print("Measured before, and nothing has changed since. Measure again with --again.")
-    console.print(f"Chosen: {result.chosen}. Kept in {result.file}; load() and run use it on this machine.")
+    console.print(_recommendation(result))
+
+
+def _recommendation(result: TuneResult) -> str:
+    """`Chosen: onnxruntime int8 with 2 threads, ...`: why, and how to get it."""
+    from perceiver_deploy.evaluate.speed.ranking import WORTH
+
+    chosen, *others = result.findings
+    intervals = {str(finding): finding.times_fastest for finding in others if finding.times_fastest is not None}
+    tied = [name for name, (low, _) in intervals.items() if low <= WORTH]
+    kept = f"the fastest of {len(intervals) + 1} that were ranked" if intervals else "the only one that was ranked"
+    if tied:
+        kept = f"statistically tied with {' and '.join(tied)} and the simplest of them"
+    taken = "" if chosen.seconds is None else f", {1000 * chosen.seconds:.2f} ms"
+    return (
+        f"Chosen: {result.chosen}{taken}, {kept}; it is kept in {result.file}, where load({json.dumps(result.bundle)}) "
+        "and run find it on this machine."
+    )
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ def collect_outputs(run: Run, data: Split, rows: int = _BATCH) -> Arrays:
 
 def measure(outputs: Arrays, data: Split, metrics: Sequence[Metric]) -> tuple[Measured, ...]:
     """The metrics of a split's outputs."""
-    return tuple(_measure(metric, outputs, data) for metric in metrics)
+    return tuple(summarise(metric, example_scores(metric, outputs, data)) for metric in metrics)
 
 
 def has_classes(output: str) -> bool:
@@ -84,8 +84,8 @@ def are_hits(scores: NDArray[np.float64]) -> bool:
     return bool(np.isin(scores, (0, 1)).all())
 
 
-def _measure(metric: Metric, outputs: Arrays, data: Split) -> Measured:
-    scores = example_scores(metric, outputs, data)
+def summarise(metric: Metric, scores: NDArray[np.float64]) -> Measured:
+    """The mean of a metric's scores, of those that are not NaN, and its interval."""
     scores = scores[~np.isnan(scores)]
     value = float(scores.mean())
     interval = wilson_interval(value, len(scores)) if are_hits(scores) else bootstrap_interval(scores)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.metrics import Metric, has_classes
 from perceiver_deploy.data.split import Split
-from perceiver_deploy.evaluate.accuracy.measure import Drop, measure_drops
+from perceiver_deploy.evaluate.accuracy.losses import Loss, measure_losses
 from perceiver_deploy.evaluate.parity.verdicts import compare
 
 LEAST_SQNR_DB = 20.0
@@ -49,11 +49,11 @@ class Sqnr:
 
 def judge_outputs(
     outputs: Arrays, eager: Arrays, data: Split, metrics: Sequence[Metric] | None
-) -> tuple[Drop | Sqnr, ...]:
+) -> tuple[Loss | Sqnr, ...]:
     """What the metrics of a split lost; without any, what of agreement with eager, and the SQNR of class scores."""
     if metrics is not None:
-        return measure_drops(outputs, eager, data, metrics)
-    drops = measure_drops(outputs, eager, data, agreement_metrics(eager))
+        return measure_losses(outputs, eager, data, metrics)
+    drops = measure_losses(outputs, eager, data, agreement_metrics(eager))
     inputs = data.rows(slice(None))
     sqnrs = (
         Sqnr(name, measure_sqnr(outputs[name][counted], wanted[counted]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.accuracy.agreement import Sqnr
-from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.evaluate.accuracy.losses import Loss
 
 _ROUNDING = 1e-12
 """Of means of floats: two of 400 rows are exactly half a point."""
@@ -45,20 +45,20 @@ class MaxDrop:
     def __str__(self) -> str:
         return f"{self.amount:g}%" if self.relative else f"{self.amount:g}"
 
-    def bound(self, drop: Drop) -> float:
+    def bound(self, drop: Loss) -> float:
         """What a metric may lose, in its unit (shares of 1 for "%")."""
         if self.relative:
             return self.amount / 100 * abs(drop.eager)
         return self.amount / 100 if drop.unit == "%" else self.amount
 
-    def excess(self, found: Drop | Sqnr) -> float:
+    def excess(self, found: Loss | Sqnr) -> float:
         """By how much it is beyond its bound, as a share of eager's value; that of an SQNR is the same for all."""
         if isinstance(found, Sqnr):
             return found.excess
         share = (found.drop - self.bound(found)) / (abs(found.eager) or 1.0)
         return share if math.isfinite(share) else math.inf
 
-    def allows(self, found: Drop | Sqnr) -> bool:
+    def allows(self, found: Loss | Sqnr) -> bool:
         """Whether the mean over the held-out examples fell by no more, an SQNR is not too low. A NaN is not allowed."""
         if isinstance(found, Sqnr):
             return found.excess <= 0
@@ -69,7 +69,7 @@ class MaxDrop:
 class Judgement:
     """By runtime, what each metric lost, and where agreement with eager is judged, the SQNR of class scores."""
 
-    found: Mapping[str, Sequence[Drop | Sqnr]]
+    found: Mapping[str, Sequence[Loss | Sqnr]]
 
     def breaches(self, contract: MaxDrop) -> list[str]:
         """What is beyond its bound, in words."""
@@ -87,11 +87,11 @@ class Judgement:
         """For people: one line a metric and runtime."""
         return [f"{runtime}: {_with_test(one)}" for runtime, one in self._all()]
 
-    def _all(self) -> list[tuple[str, Drop | Sqnr]]:
+    def _all(self) -> list[tuple[str, Loss | Sqnr]]:
         return [(runtime, one) for runtime, found in self.found.items() for one in found]
 
 
-def _with_test(found: Drop | Sqnr) -> str:
+def _with_test(found: Loss | Sqnr) -> str:
     if isinstance(found, Sqnr):
         return found.text()
     test = "" if found.test is None else f", McNemar p {found.test.p_value:.2f}"

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-from numpy.typing import NDArray
-
 from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet
-from perceiver_deploy.data.metrics import Measured, Metric, are_hits, example_scores, format_value
-from perceiver_deploy.evaluate.accuracy.measure import measure_accuracy
-from perceiver_deploy.evaluate.parity.verdicts import finite_or_none
-from perceiver_deploy.statistics import mcnemar, paired_difference
+from perceiver_deploy.data.metrics import Metric, format_value, has_classes, summarise
+from perceiver_deploy.data.split import Split
+from perceiver_deploy.evaluate.accuracy.losses import kept_scores, loss_of_scores
+from perceiver_deploy.evaluate.parity.verdicts import compare, finite_or_none
 from perceiver_deploy.strict import Strict
+
+NO_VALUE = "not finite"
 
 
 class MetricFigures(Strict):
     """A task metric on the test split.
 
     In the unit "%" all figures are shares of 1. `drop` is what the mean lost against eager's on the same examples,
-    positive where the outputs are worse, with its 95 % interval; None where outputs have no score that eager's have.
-    `significant` says that it is not chance: McNemar's exact test where each example is right or wrong, otherwise
-    whether the interval leaves out zero. `scores` has one entry an example, None where it does not count.
+    positive where the outputs are worse, with its 95 % interval; None where outputs have no score that eager's have,
+    and so have lost everything: then `value` and `interval` are None too. `significant` says that it is not chance:
+    McNemar's exact test where each example is right or wrong, otherwise whether the interval leaves out zero. `scores`
+    has one entry an example, None where it does not count or its outputs are not finite.
     """
 
     metric: str
     unit: str
     higher_is_better: bool
-    value: float
-    interval: tuple[float, float]
+    value: float | None
+    interval: tuple[float, float] | None
     examples: int
     drop: float | None
     drop_interval: tuple[float, float] | None
     significant: bool
     scores: tuple[float | None, ...]
 
+    @property
+    def worse(self) -> bool:
+        """Whether more was lost than chance explains."""
+        return self.significant and (self.drop is None or self.drop > 0)
+
     def value_text(self) -> str:
         """`97.33 %`."""
-        return format_value(self.value, self.unit)
+        return NO_VALUE if self.value is None else format_value(self.value, self.unit)
+
+    def interval_text(self) -> str:
+        """`95.10 % to 98.75 %`."""
+        return "" if self.interval is None else " to ".join(format_value(bound, self.unit) for bound in self.interval)
 
     def drop_text(self) -> str:
         """`0.22 points (-0.22 to 0.67)`."""
@@ -59,45 +66,29 @@ class AccuracyFigures(Strict):
 
 def accuracy_figures(outputs: Arrays, eager: Arrays, data: DataSet) -> AccuracyFigures:
     """The metrics of outputs for the test split, with what each lost against eager's."""
-    found = measure_accuracy(outputs, eager, data)
+    first = next(iter(eager))
+    compared = compare(outputs[first], eager[first])
     return AccuracyFigures(
-        metrics=tuple(
-            _metric_figures(
-                measured, metric, *(example_scores(metric, each, data.test).ravel() for each in (outputs, eager))
-            )
-            for measured, metric in zip(found.metrics, data.metrics, strict=True)
-        ),
-        agreement=found.agreement,
-        relative_l2=finite_or_none(found.relative_l2),
+        metrics=tuple(_metric_figures(metric, outputs, eager, data.test) for metric in data.metrics),
+        agreement=compared.top1 if has_classes(first) else None,
+        relative_l2=finite_or_none(compared.relative_l2),
     )
 
 
-def _metric_figures(
-    measured: Measured, metric: Metric, found: NDArray[np.float64], eager: NDArray[np.float64]
-) -> MetricFigures:
-    drop = lost(found, eager, higher_is_better=metric.higher_is_better)
+def _metric_figures(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> MetricFigures:
+    found, wanted = (kept_scores(metric, each, eager, data) for each in (outputs, eager))
+    name, unit, higher = metric.name, metric.unit, metric.higher_is_better
+    loss = loss_of_scores(found, wanted, metric=name, unit=unit, higher_is_better=higher)
+    measured = None if loss.everything else summarise(metric, found)
     return MetricFigures(
-        **measured.to_json(),
-        drop=None if drop is None else drop[0],
-        drop_interval=None if drop is None else drop[1],
-        significant=drop is None or drop[2],
-        scores=tuple(None if math.isnan(score) else float(score) for score in found),
+        metric=name,
+        unit=unit,
+        higher_is_better=higher,
+        value=None if measured is None else measured.value,
+        interval=None if measured is None else measured.interval,
+        examples=loss.examples if measured is None else measured.examples,
+        drop=None if loss.everything else loss.drop,
+        drop_interval=None if loss.everything else loss.interval,
+        significant=loss.significant,
+        scores=tuple(map(finite_or_none, found.tolist())),
     )
-
-
-def lost(
-    found: NDArray[np.float64], before: NDArray[np.float64], *, higher_is_better: bool
-) -> tuple[float, tuple[float, float], bool] | None:
-    """What scores [examples] lost in the mean against others, its interval, and whether that is not chance.
-
-    None where an example has lost its score, and so everything.
-    """
-    if (np.isnan(found) & ~np.isnan(before)).any():
-        return None
-    difference = paired_difference(*((before, found) if higher_is_better else (found, before)))
-    if are_hits(found) and are_hits(before):
-        significant = mcnemar(found, before).significant
-    else:
-        low, high = difference.interval
-        significant = low > 0 or high < 0
-    return difference.mean, difference.interval, significant

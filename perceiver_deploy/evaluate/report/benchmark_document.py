@@ -18,7 +18,7 @@ from perceiver_deploy.strict import Strict, first_problem
 _NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")  # no string holds a line break: JSON escapes it
 
 _Report = TypeVar("_Report", bound=Strict)
-Verdict = Literal["worse", "same", "better", "too noisy"]
+Trend = Literal["worse", "same", "better", "too noisy"]
 
 
 class Latency(Strict):
@@ -70,8 +70,8 @@ class Measurement(Strict):
     scenarios: tuple[Scenario, ...] = ()
 
 
-class Ranking(Strict):
-    """Who is fastest at some sizes.
+class CaseRanking(Strict):
+    """Who is fastest at one batch size and one size of each axis.
 
     `tied` are those not measurably slower than the fastest; with `noisy` the machine was too noisy to tell, and they
     should not be ranked.
@@ -107,7 +107,7 @@ class Difference(Strict):
     figure: str
     before: str
     now: str
-    verdict: Verdict
+    verdict: Trend
 
 
 class Comparison(Strict):
@@ -167,6 +167,18 @@ class LayerErrors(Strict):
     sqnr_db: dict[str, float]
 
 
+class LeftOut(Strict):
+    """A candidate that was not measured, and why: it does not give its graph's numbers here."""
+
+    bundle: str
+    candidate: str
+    reason: str
+
+    def text(self) -> str:
+        """`openvino int8 of digits.bundle is left out. ...`."""
+        return f"{self.candidate} of {Path(self.bundle).name} is left out. {self.reason}"
+
+
 class Settings(Strict):
     """What was asked for."""
 
@@ -185,10 +197,11 @@ class BenchmarkReport(Strict):
     command: str
     settings: Settings
     measurements: tuple[Measurement, ...] = Field(min_length=1)
-    rankings: tuple[Ranking, ...]
+    rankings: tuple[CaseRanking, ...]
     comparison: Comparison | None = None
     layer_times: tuple[LayerTimes, ...] = ()
     layer_errors: tuple[LayerErrors, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkReport:

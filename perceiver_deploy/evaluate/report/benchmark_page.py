@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from perceiver_deploy.data.metrics import format_value
-from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Comparison, LayerTimes, sizes_text
+from perceiver_deploy.evaluate.report.benchmark_document import (
+    BenchmarkReport,
+    Comparison,
+    Latency,
+    LayerTimes,
+    sizes_text,
+)
 from perceiver_deploy.evaluate.report.page import Page, Table, environment_table
 from perceiver_deploy.evaluate.report.plots import candidate_name
+from perceiver_deploy.evaluate.report.recommendation import recommend
 from perceiver_deploy.evaluate.report.scaling import scaling_tables
 
 _HOW = (
@@ -24,6 +30,7 @@ def benchmark_page(report: BenchmarkReport) -> Page:
         summary=tuple(_summary(report)),
         tables=tuple(_tables(report)),
         command=report.command,
+        recommendation=recommend(report),
     )
 
 
@@ -35,7 +42,7 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
         for m in report.measurements
         if m.accuracy is not None
         for metric in m.accuracy.metrics
-        if metric.significant and (metric.drop is None or metric.drop > 0)
+        if metric.worse
     ]
     if losers:
         yield f"Accuracy falls by more than chance: {'; '.join(losers)}."
@@ -44,6 +51,8 @@ def _summary(report: BenchmarkReport) -> Iterator[str]:
     unsettled = [candidate_name(report, m) for m in report.measurements if not all(one.stable for one in m.latencies)]
     if unsettled:
         yield f"Still getting faster when timing began: {', '.join(unsettled)}. Measure for longer with --seconds."
+    for one in report.left_out:
+        yield one.text()
     if report.comparison is not None:
         yield f"Beside the earlier run: {report.comparison.text()}"
     yield _HOW
@@ -54,6 +63,12 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
     if report.measurements[0].accuracy is not None:
         yield _accuracy_table(report)
     yield _speed_table(report)
+    yield from detail_tables(report)
+    yield environment_table(report.environment)
+
+
+def detail_tables(report: BenchmarkReport) -> Iterator[Table]:
+    """Growth with sizes, scenarios and layers where these were measured; start and size."""
     yield from scaling_tables(report)
     if report.measurements[0].scenarios:
         yield _scenario_table(report)
@@ -71,7 +86,6 @@ def _tables(report: BenchmarkReport) -> Iterator[Table]:
             for m in report.measurements
         ),
     )
-    yield environment_table(report.environment)
 
 
 def _scenario_table(report: BenchmarkReport) -> Table:
@@ -137,7 +151,7 @@ def _accuracy_table(report: BenchmarkReport) -> Table:
                 candidate_name(report, m),
                 metric.metric,
                 metric.value_text(),
-                " to ".join(format_value(bound, metric.unit) for bound in metric.interval),
+                metric.interval_text(),
                 metric.drop_text(),
                 str(metric.examples),
                 "" if m.accuracy.agreement is None else f"{100 * m.accuracy.agreement:.2f} %",
@@ -147,6 +161,12 @@ def _accuracy_table(report: BenchmarkReport) -> Table:
             for metric in m.accuracy.metrics
         ),
     )
+
+
+def peak_text(latency: Latency) -> str:
+    """`150`, or with a GPU's memory `150, GPU 900`: megabytes."""
+    device = f", GPU {latency.device_bytes / 1e6:.0f}" if latency.device_bytes else ""
+    return f"{latency.peak_bytes / 1e6:.0f}{device}"
 
 
 def _speed_table(report: BenchmarkReport) -> Table:
@@ -165,7 +185,7 @@ def _speed_table(report: BenchmarkReport) -> Table:
                 f"{one.throughput:.1f}",
                 f"{one.speed_up:.2f}",
                 " to ".join(f"{bound:.2f}" for bound in one.speed_up_interval),
-                f"{one.peak_bytes / 1e6:.0f}" + (f", GPU {one.device_bytes / 1e6:.0f}" if one.device_bytes else ""),
+                peak_text(one),
                 "not finite" if one.relative_l2 is None else f"{one.relative_l2:.1e}",
                 str(len(one.samples)),
             )

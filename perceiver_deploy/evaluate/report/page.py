@@ -39,13 +39,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class Page:
-    """A report. `command` is what made it."""
+    """A report. `command` is what made it, `recommendation` what to do, after all else in a terminal."""
 
     title: str
     summary: tuple[str, ...]
     tables: tuple[Table, ...]
     command: str
     plots: tuple[Plot, ...] = field(default=())
+    recommendation: tuple[str, ...] = ()
 
 
 def render_html(page: Page) -> str:
@@ -63,7 +64,9 @@ def render_html(page: Page) -> str:
 
 def render_markdown(page: Page) -> str:
     """The sentences and the tables; plots are in the HTML."""
-    parts = [f"# {page.title}", "\n".join(f"- {sentence}" for sentence in page.summary), f"    {page.command}"]
+    parts = [f"# {page.title}", "\n".join(f"- {sentence}" for sentence in page.summary)]
+    parts += [f"**{sentence}**" for sentence in page.recommendation]
+    parts.append(f"    {page.command}")
     parts += [f"## {table.title}\n\n{markdown_table(table.header, table.rows)}" for table in page.tables]
     return "\n\n".join(parts) + "\n"
 

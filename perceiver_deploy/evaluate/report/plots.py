@@ -122,6 +122,8 @@ def _accuracy_by_speed(report: BenchmarkReport) -> Figure:
     for index, measurement in enumerate(report.measurements):
         assert measurement.accuracy is not None
         own, speed = measurement.accuracy.metrics[0], measurement.latencies[0].speed_up
+        if own.value is None or own.interval is None:  # everything is lost
+            continue
         value, low, high = (scale * figure for figure in (own.value, *own.interval))
         name = candidate_name(report, measurement)
         axes.errorbar(

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.accuracy.figures import MetricFigures, lost
+from perceiver_deploy.evaluate.accuracy.figures import MetricFigures
+from perceiver_deploy.evaluate.accuracy.losses import loss_of_scores
 from perceiver_deploy.evaluate.report.benchmark_document import (
     BenchmarkReport,
     Comparison,
     Difference,
     Latency,
     Measurement,
-    Verdict,
+    Trend,
 )
 from perceiver_deploy.evaluate.speed.ranking import TOO_WIDE
 
@@ -110,17 +111,22 @@ def _difference(name: str, figure: str, before: str, now: str, *, worse: bool) -
 
 
 def _accuracy(name: str, old: MetricFigures, new: MetricFigures) -> Difference:
-    found, earlier = (
-        np.array([np.nan if score is None else score for score in metric.scores]) for metric in (new, old)
-    )
-    drop = lost(found, earlier, higher_is_better=new.higher_is_better)
-    worse = drop is None or (drop[2] and drop[0] > 0)
-    return _difference(name, new.metric, old.value_text(), new.value_text(), worse=worse)
+    if old.value is None:  # nothing is left to lose
+        verdict: Trend = "same" if new.value is None else "better"
+    elif new.value is None:
+        verdict = "worse"
+    else:
+        found, before = (
+            np.array([np.nan if score is None else score for score in metric.scores]) for metric in (new, old)
+        )
+        loss = loss_of_scores(found, before, metric=new.metric, unit=new.unit, higher_is_better=new.higher_is_better)
+        verdict = "worse" if loss.worse else "same"
+    return Difference(candidate=name, figure=new.metric, before=old.value_text(), now=new.value_text(), verdict=verdict)
 
 
 def _speed(name: str, figure: str, old: Latency, new: Latency, best_is_worse: bool) -> Difference:
     (low, high), (new_low, new_high) = old.speed_up_interval, new.speed_up_interval
-    verdict: Verdict = "same"
+    verdict: Trend = "same"
     if new_high * MARGIN < low:
         verdict = "worse" if best_is_worse else "too noisy"
     elif new_low > high * MARGIN:

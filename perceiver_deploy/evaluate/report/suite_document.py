@@ -10,6 +10,7 @@ from perceiver_deploy.evaluate.accuracy.figures import MetricFigures
 from perceiver_deploy.evaluate.report.benchmark_document import (
     BenchmarkReport,
     Comparison,
+    LeftOut,
     Measurement,
     Settings,
     compact_json,
@@ -31,7 +32,10 @@ class VariantLine(Strict):
 
 
 class TaskLines(Strict):
-    """A shipped task: eager and every variant. `seconds` is what making and measuring it took."""
+    """A shipped task: eager and every variant.
+
+    `seconds` is what making and measuring it took; `left_out` those that were not measured.
+    """
 
     name: str
     task: str
@@ -39,6 +43,7 @@ class TaskLines(Strict):
     eager: VariantLine
     variants: tuple[VariantLine, ...]
     seconds: float
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class FinishedTask(Strict):
@@ -85,7 +90,15 @@ def task_lines(name: str, task: str, report: BenchmarkReport, seconds: float) ->
     lines = [_line(min(found, key=lambda m: m.latencies[0].p50)) for found in by_variant.values()]
     line = _line(eager)
     examples = max(metric.examples for metric in line.metrics)
-    return TaskLines(name=name, task=task, examples=examples, eager=line, variants=tuple(lines), seconds=seconds)
+    return TaskLines(
+        name=name,
+        task=task,
+        examples=examples,
+        eager=line,
+        variants=tuple(lines),
+        seconds=seconds,
+        left_out=report.left_out,
+    )
 
 
 def _line(measurement: Measurement) -> VariantLine:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from perceiver_deploy.evaluate.report.benchmark_page import comparison_tables
 from perceiver_deploy.evaluate.report.page import Page, Plot, Table, environment_table
 from perceiver_deploy.evaluate.report.plots import add_legend, new_figure, style
+from perceiver_deploy.evaluate.report.recommendation import recommend_suite
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, VariantLine
 
 
@@ -17,6 +18,7 @@ def suite_page(report: SuiteReport) -> Page:
         summary=tuple(_summary(report)),
         tables=(suite_table(report), *comparison_tables(report.comparison), environment_table(report.environment)),
         command=report.command,
+        recommendation=() if (sentence := recommend_suite(report)) is None else (sentence,),
     )
 
 
@@ -26,15 +28,14 @@ def _summary(report: SuiteReport) -> Iterator[str]:
     for name in variant_names(report):
         lines = [(task, line) for task in report.tasks for line in task.variants if line.variant == name]
         faster = sum(line.speed_up_interval[0] > 1 for _, line in lines)
-        worse = [
-            task.name
-            for task, line in lines
-            if any(metric.significant and (metric.drop is None or metric.drop > 0) for metric in line.metrics)
-        ]
+        worse = [task.name for task, line in lines if any(metric.worse for metric in line.metrics)]
         loses = f"loses more than chance on {', '.join(worse)}" if worse else "loses no more than chance on any"
         yield f"{name} is faster than eager on {faster} of {len(lines)} tasks and {loses}."
     if report.comparison is not None:
         yield f"Beside the earlier run: {report.comparison.text()}"
+    for task in report.tasks:
+        for one in task.left_out:
+            yield one.text()
     for name, reason in report.missing.items():
         yield f"{name} was not measured. {reason}"
     yield (
@@ -63,27 +64,6 @@ def suite_table(report: SuiteReport) -> Table:
     return Table(
         f"Every task at batch {report.batch}; threads: {report.environment['threads']}", tuple(header), tuple(rows)
     )
-
-
-def terminal_table(report: SuiteReport) -> Table:
-    """The same in the width of a terminal: without the tasks and the variants' own values."""
-    variants = variant_names(report)
-    header = ("data", "metric", "eager", *(f"{variant}: lost, speed-up, size" for variant in variants))
-    rows = []
-    for task in report.tasks:
-        found = {line.variant: line for line in task.variants}
-        for index, metric in enumerate(task.eager.metrics):
-            cells = [_cells(found.get(variant), index)[1:] for variant in variants]
-            first = index == 0
-            rows.append(
-                (
-                    task.name if first else "",
-                    metric.metric,
-                    metric.value_text(),
-                    *("\n".join(cell if first else cell[:1]) for cell in cells),
-                )
-            )
-    return Table(suite_table(report).title, header, tuple(rows))
 
 
 def _cells(line: VariantLine | None, index: int) -> tuple[str, ...]:

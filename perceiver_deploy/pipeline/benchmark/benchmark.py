@@ -14,11 +14,12 @@ from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import BoundError, UsageError
 from perceiver_deploy.evaluate.report.benchmark_document import (
     BenchmarkReport,
+    CaseRanking,
     Comparison,
     LayerErrors,
     LayerTimes,
+    LeftOut,
     Measurement,
-    Ranking,
     Settings,
 )
 from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
@@ -110,16 +111,19 @@ def benchmark_bundles(
     require_folder(path.parent)
     data_sets = [None if data is None else labelled_data(bundle, data) for bundle in opened]
     measurements: list[Measurement] = []
-    rankings: list[Ranking] = []
+    rankings: list[CaseRanking] = []
+    left_out: list[LeftOut] = []
     times: list[LayerTimes] = []
     errors: list[LayerErrors] = []
     for bundle, data_set in zip(opened, data_sets, strict=True):
-        measured, ranked = measure_bundle(bundle, data_set, settings)
+        found = measure_bundle(bundle, data_set, settings)
+        measured = found.measurements
         if scenarios:
             first = first_inputs(bundle, data_set, settings)
             measured = [_with_scenarios(bundle, one, first, settings, latency_bound) for one in measured]
         measurements += measured
-        rankings += ranked
+        rankings += found.rankings
+        left_out += found.left_out
         if layers:
             times.append(time_modules(bundle, threads))
             errors += layer_errors(bundle, first_inputs(bundle, data_set, settings))
@@ -131,6 +135,7 @@ def benchmark_bundles(
         rankings=tuple(rankings),
         layer_times=tuple(times),
         layer_errors=tuple(errors),
+        left_out=tuple(left_out),
     )
     if before is not None:
         report = report.model_copy(update={"comparison": compare_reports(before, report)})

@@ -18,7 +18,7 @@ from perceiver_deploy.errors import ParityError
 from perceiver_deploy.evaluate.accuracy.figures import AccuracyFigures, accuracy_figures
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity.verdicts import compare, finite_or_none
-from perceiver_deploy.evaluate.report.benchmark_document import Latency, Measurement, Ranking, Settings
+from perceiver_deploy.evaluate.report.benchmark_document import CaseRanking, Latency, LeftOut, Measurement, Settings
 from perceiver_deploy.evaluate.speed.ranking import median_interval, rank
 from perceiver_deploy.evaluate.speed.workers import Worker, time_round_robin, warm_up
 from perceiver_deploy.progress import log, track
@@ -38,9 +38,18 @@ class _Candidate:
     latencies: list[Latency] = field(default_factory=list)
 
 
-def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> tuple[list[Measurement], list[Ranking]]:
-    """Every candidate of a bundle, eager first, and who is fastest at each of the sizes."""
-    rankings = []
+@dataclass(frozen=True)
+class MeasuredBundle:
+    """Every candidate of a bundle, eager first, who is fastest at each of the sizes, and who was left out."""
+
+    measurements: list[Measurement]
+    rankings: list[CaseRanking]
+    left_out: list[LeftOut]
+
+
+def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> MeasuredBundle:
+    """Measure every candidate of a bundle that gives its graph's numbers."""
+    rankings, left_out = [], []
     with contextlib.ExitStack() as stack:
         candidates = []
         for name in candidate_names(bundle):
@@ -48,7 +57,8 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
             try:
                 worker = Worker(name, settings.threads)
             except ParityError as error:  # numbers that are not the graph's have no place in a comparison
-                log.warning("%s is left out. %s", name, error)
+                left_out.append(LeftOut(bundle=str(bundle.path), candidate=str(name), reason=str(error)))
+                log.warning("%s", left_out[-1].text())
                 continue
             candidates.append(_Candidate(stack.enter_context(worker)))
         cases = list(_cases(bundle, data, settings))
@@ -59,7 +69,7 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
             _measure_accuracy(candidates, data)
         for batch, inputs in cases:
             rankings.append(_time(bundle, candidates, batch, inputs, settings.seconds))
-    return [_measurement(bundle, candidate) for candidate in candidates], rankings
+    return MeasuredBundle([_measurement(bundle, candidate) for candidate in candidates], rankings, left_out)
 
 
 def candidate_names(bundle: Bundle) -> list[Way]:
@@ -94,7 +104,7 @@ def _measure_accuracy(candidates: Sequence[_Candidate], data: DataSet) -> None:
         candidate.accuracy = accuracy_figures(outputs, eager, data)
 
 
-def _time(bundle: Bundle, candidates: Sequence[_Candidate], batch: int, inputs: Arrays, seconds: float) -> Ranking:
+def _time(bundle: Bundle, candidates: Sequence[_Candidate], batch: int, inputs: Arrays, seconds: float) -> CaseRanking:
     sizes = _sizes_of(bundle, inputs)
     log.info("Timing batch %d%s", batch, "".join(f", {name} {size}" for name, size in sizes.items()))
     warmed = []
@@ -130,7 +140,7 @@ def _time(bundle: Bundle, candidates: Sequence[_Candidate], batch: int, inputs: 
         )
     ranking = rank(samples)
     names = [str(worker.name) for worker in workers]
-    return Ranking(
+    return CaseRanking(
         bundle=str(bundle.path),
         batch=batch,
         sizes=sizes,

@@ -20,7 +20,7 @@ from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.evaluate.accuracy.agreement import Sqnr, judge_outputs, measure_sqnr
 from perceiver_deploy.evaluate.accuracy.contract import Judgement
-from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.evaluate.accuracy.losses import Loss
 from perceiver_deploy.pipeline.convert.exact_outputs import exact_session
 from perceiver_deploy.pipeline.convert.plan import OPENERS, OpenGraphs
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
@@ -37,7 +37,7 @@ _OPENERS: dict[str, Callable[..., AbstractContextManager[Session]]] = {
     EXACT: exact_session,
     **dict[str, OpenGraphs](OPENERS.items()),
 }
-_Judged = dict[str, tuple[Drop | Sqnr, ...]]
+_Judged = dict[str, tuple[Loss | Sqnr, ...]]
 _JUDGED = TypeAdapter(_Judged)
 _Result = TypeVar("_Result")
 

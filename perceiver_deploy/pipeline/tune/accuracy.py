@@ -12,7 +12,7 @@ from perceiver_deploy.data.metrics import Run, collect_outputs
 from perceiver_deploy.errors import BoundError, BundleError
 from perceiver_deploy.evaluate.accuracy.agreement import Sqnr, judge_outputs
 from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
-from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.evaluate.accuracy.losses import Loss
 from perceiver_deploy.pipeline.convert.trials import read_judgement
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
 from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, coarser_precision
@@ -51,7 +51,7 @@ def _require_stated(bundle: Bundle, contract: MaxDrop, way: Way) -> None:
     _require(Judgement({way.runtime: judged[way.runtime]}), contract)
 
 
-def _stated(bundle: Bundle, variant: str) -> Mapping[str, Sequence[Drop | Sqnr]]:
+def _stated(bundle: Bundle, variant: str) -> Mapping[str, Sequence[Loss | Sqnr]]:
     """What a variant lost by its recipe, by runtime."""
     contract = bundle.variant(variant).recipe.contract
     if contract is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import shlex
 from collections.abc import Iterator
@@ -201,9 +202,9 @@ def _bytes(sample: Sample) -> int:
 
 
 def _keep(bundle: Bundle, sample: Sample) -> Failure:
-    path = bundle.report_path("parity-failure.npz")
-    path.parent.mkdir(exist_ok=True)
-    sample.save(path)
+    content = io.BytesIO()
+    sample.save(content)
+    path = write_report(bundle.report_path("parity-failure.npz"), content.getvalue())
     command = shlex.join(["perceiver-deploy", "validate", str(bundle.path), "--input", str(path)])
     return Failure(str(path), command)
 

@@ -9,7 +9,12 @@ import pytest
 
 import perceiver_deploy
 from perceiver_deploy.errors import InputError
-from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Ranking, compact_json, report_schema
+from perceiver_deploy.evaluate.report.benchmark_document import (
+    BenchmarkReport,
+    CaseRanking,
+    compact_json,
+    report_schema,
+)
 from perceiver_deploy.evaluate.report.suite_document import suite_schema
 from tests.benchmark_reports import make_report
 
@@ -52,8 +57,8 @@ def test_absent_report_is_refused(tmp_path):
 
 
 def test_noisy_ranking_names_nobody_as_the_fastest():
-    noisy = Ranking(bundle="a/b.bundle", batch=1, sizes={}, fastest="b", tied=("a", "b"), noisy=True)
+    noisy = CaseRanking(bundle="a/b.bundle", batch=1, sizes={}, fastest="b", tied=("a", "b"), noisy=True)
     assert noisy.text().startswith("b.bundle, batch 1: not ranked, the machine is too noisy. a and b cannot be told")
     assert "fastest" not in noisy.text()
-    clear = Ranking(bundle="b.bundle", batch=2, sizes={"length": 9}, fastest="a", tied=("a",), noisy=False)
+    clear = CaseRanking(bundle="b.bundle", batch=2, sizes={"length": 9}, fastest="a", tied=("a",), noisy=False)
     assert clear.text() == "b.bundle, batch 2, length 9: a is fastest."

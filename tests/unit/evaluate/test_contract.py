@@ -8,7 +8,7 @@ from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.accuracy.agreement import judge_outputs
 from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
-from perceiver_deploy.evaluate.accuracy.measure import measure_drops
+from perceiver_deploy.evaluate.accuracy.losses import measure_losses
 
 ERROR = Metric("error", "px", False, lambda outputs, inputs, targets: np.abs(outputs["x"] - targets))
 
@@ -19,12 +19,12 @@ def one_hot(classes, count=3):
 
 def top1_drop(found, eager, targets):
     split = Split({"pixels": np.zeros(len(targets))}, np.asarray(targets))
-    return measure_drops(one_hot(found), one_hot(eager), split, [TOP1])[0]
+    return measure_losses(one_hot(found), one_hot(eager), split, [TOP1])[0]
 
 
 def error_drop(found, eager):
     split = Split({"x": np.zeros(len(found))}, np.zeros(len(found)))
-    return measure_drops({"x": np.array(found)}, {"x": np.array(eager)}, split, [ERROR])[0]
+    return measure_losses({"x": np.array(found)}, {"x": np.array(eager)}, split, [ERROR])[0]
 
 
 def test_a_drop_is_positive_where_outputs_are_worse_whichever_way_the_metric_points():
@@ -75,7 +75,7 @@ def test_a_class_that_is_the_largest_of_no_numbers_is_no_answer():
     eager = one_hot([0, 0])
     split = Split({"pixels": np.zeros(2)}, np.zeros(2, int))
     for value in (np.nan, np.inf):
-        (lost,) = measure_drops({"logits": np.full((2, 3), value, np.float32)}, eager, split, [TOP1])
+        (lost,) = measure_losses({"logits": np.full((2, 3), value, np.float32)}, eager, split, [TOP1])
         assert lost.drop == np.inf
 
 

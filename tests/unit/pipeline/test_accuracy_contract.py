@@ -11,7 +11,7 @@ from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import BoundError, ExportError, MissingError
 from perceiver_deploy.evaluate.accuracy.agreement import Sqnr
 from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
-from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.evaluate.accuracy.losses import Loss
 from perceiver_deploy.export.calibration.ranges import Ranges, TensorRange
 from perceiver_deploy.pipeline.convert import trials as contract_trials
 from perceiver_deploy.pipeline.convert.plan import Conversion, ConvertedStage
@@ -50,7 +50,7 @@ class InventedTrials:
 
     def judge(self, files):
         lost = self._lost(files) / 100
-        return Judgement({"onnxruntime": [Drop("top-1 accuracy", "%", 0.9, 0.9 - lost, lost, (0, 1), 1000, None)]})
+        return Judgement({"onnxruntime": [Loss("top-1 accuracy", "%", 0.9, 0.9 - lost, lost, (0, 1), 1000, None)]})
 
     def sqnr(self, files):
         return 40 - self._lost(files)
@@ -119,7 +119,7 @@ def test_a_search_goes_on_where_a_killed_one_was(search):
 
 def test_outputs_that_lost_everything_are_found_again_and_are_null_in_json(tmp_path):
     path, lost = tmp_path / "found.json", (np.inf, np.inf)
-    judged = Judgement({"onnxruntime": (Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, lost, 1000, None),)})
+    judged = Judgement({"onnxruntime": (Loss("top-1 accuracy", "%", 0.9, np.nan, np.inf, lost, 1000, None),)})
     Findings(path).judgement("judged", lambda: judged)
     (again,) = Findings(path).judgement("judged", lambda: pytest.fail("known")).found["onnxruntime"]
     assert (again.drop, again.interval) == (np.inf, lost)
@@ -154,8 +154,8 @@ def test_findings_that_cannot_be_read_are_made_again_with_a_warning(damage, tmp_
 
 
 def test_findings_are_read_as_they_were_written(tmp_path):
-    lost = Drop("top-1 accuracy", "%", 0.9, np.nan, np.inf, (np.inf, np.inf), 5, None)
-    tested = Drop("top-1 accuracy", "%", 0.9, 0.1 + 0.2, 0.6, (0.5, 0.7), 5, McNemar(3, 1, 0.625))
+    lost = Loss("top-1 accuracy", "%", 0.9, np.nan, np.inf, (np.inf, np.inf), 5, None)
+    tested = Loss("top-1 accuracy", "%", 0.9, 0.1 + 0.2, 0.6, (0.5, 0.7), 5, McNemar(3, 1, 0.625))
     judged = Judgement({"onnxruntime": (tested, Sqnr("logits", -300.0)), "openvino": (lost,)})
     Findings(tmp_path / "found.json").judgement("step", lambda: judged)
     again = Findings(tmp_path / "found.json").judgement("step", lambda: pytest.fail("known"))

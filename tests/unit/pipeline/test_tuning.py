@@ -18,7 +18,7 @@ from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.errors import MissingError, ParityError, PerceiverDeployError, UsageError
 from perceiver_deploy.evaluate.accuracy.agreement import Sqnr
 from perceiver_deploy.evaluate.accuracy.contract import Judgement
-from perceiver_deploy.evaluate.accuracy.measure import Drop
+from perceiver_deploy.evaluate.accuracy.losses import Loss
 from perceiver_deploy.pipeline.tune import tryout as candidates
 from perceiver_deploy.pipeline.tune import tune as tuning
 from perceiver_deploy.runtimes import tuned
@@ -349,7 +349,7 @@ def stating(bundle, tmp_path):
 
 def lost(drop, sqnr_db=25.0):
     """That int8 lost `drop` in onnxruntime, with some SQNR."""
-    accuracy = Drop("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
+    accuracy = Loss("top-1 accuracy", "%", 0.9, 0.9 - drop, drop, (0.0, 0.0), 100, None)
     return {"after": Judgement({"onnxruntime": [accuracy, Sqnr("logits", sqnr_db)]}).to_json()}
 
 
@@ -367,7 +367,7 @@ def test_with_a_contract_only_what_the_manifest_says_was_kept_is_of_use(stating,
     [
         ({}, "there is no 'after'"),
         ("kept", "there is no 'after'"),
-        ({"after": {"onnxruntime": [{"metric": 1}]}}, "onnxruntime.0.Drop.metric: Input should be a valid string"),
+        ({"after": {"onnxruntime": [{"metric": 1}]}}, "onnxruntime.0.Loss.metric: Input should be a valid string"),
     ],
     ids=["no losses", "a text", "another form"],
 )
