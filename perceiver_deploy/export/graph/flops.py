@@ -29,7 +29,7 @@ _FUNCTIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 ATTENTION_OPERATORS = ("MultiHeadAttention", "Attention")
-"""Operators that are a whole attention, as `passes.fused_attention` writes them."""
+"""Operators that are a whole attention, as `passes.attentions` writes them."""
 
 QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 """Nodes that keep the shape, which onnxruntime's quantiser does not write down."""
