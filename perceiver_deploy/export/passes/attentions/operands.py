@@ -38,7 +38,7 @@ def find_operands(attention: Attention) -> Callable[[], Operands] | None:
     size, v_size = _channels(query), _channels(attention.weighted.outputs[0])
     sizes = _channels(key.result), _channels(value.result)
     one_head, own_heads = sizes == (size, v_size), sizes == (heads * size, heads * v_size)
-    if attention.query is not None and (own_heads or (one_head and heads == 1)):
+    if own_heads and attention.query is not None:
         return partial(Operands, attention.query.result, key.result, value.result, heads, attention.scale)
     if one_head and isinstance(queries, int):
         return partial(_of_one_head, attention, query, key.result, value.result)

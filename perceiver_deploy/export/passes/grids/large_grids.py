@@ -32,7 +32,7 @@ class OverGrid:
 def find_large_grids(model: ir.Model, sizes: Mapping[str, int]) -> list[OverGrid]:
     """Attentions of at least `LEAST_SCORES` whose keys, or queries, are the normed tokens of a grid.
 
-    Requires: the form of `grid_match`, products reassociated.
+    They have the form of `grids.match`, with products reassociated.
     """
     found = []
     for attention in find_attentions(model):
@@ -63,8 +63,7 @@ class CountLargeGrids(PassByWay):
         return {LEFT: left} if left else {}
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing."""
-        """Nothing was changed."""
+        """The graph as it was."""
 
 
 def _keys(attention: Attention) -> NormedGrid | None:
