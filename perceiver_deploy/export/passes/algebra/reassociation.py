@@ -25,7 +25,8 @@ class Reassociate(PassByWay):
     """Change the order of an attention's products where that costs less at these sizes of the axes.
 
     The key's bias adds the same to all scores of a query, which softmax ignores, so it goes; the value's bias passes
-    through softmax, whose rows sum to 1; factors that make rows zero stay between it and the output's bias.
+    through softmax, whose rows sum to 1; factors that make rows zero stay between it and the output's bias. Attentions
+    that share keys or values still do.
     """
 
     name = "products reassociated"
@@ -48,7 +49,7 @@ class Reassociate(PassByWay):
         return counts
 
     def ensures(self, model: ir.Model) -> None:
-        """Attentions that share keys or values still do; none is left that another order makes cheaper."""
+        """No attention is left that another order of its products makes cheaper."""
         for way, group in self._cheaper(model):
             modules = [attention.found.module for attention in group]
             raise ir.passes.PostconditionError(f"{modules} would cost less with {way}.")

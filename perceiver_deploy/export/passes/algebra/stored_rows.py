@@ -22,7 +22,10 @@ _SMALL = 1 << 20
 
 
 class StoreRows(GraphPass):
-    """Norm and project a learned table before rows of it are picked, in float64, and store the result."""
+    """Norm and project a learned table before rows of it are picked, in float64, and store the result.
+
+    No stored result is larger than its table, or than 4 MiB in float32.
+    """
 
     name = "stored rows"
 
@@ -42,7 +45,7 @@ class StoreRows(GraphPass):
         return stored
 
     def ensures(self, model: ir.Model) -> None:
-        """Nothing is left that could be stored so; no stored result is larger than its table, or than 4 MiB."""
+        """Nothing is left that could be stored so."""
         for node in model.graph:
             if _Storable.of(node, model.opset_imports[""]) is not None:
                 raise ir.passes.PostconditionError(f"What {node.name} computes of a table is not stored.")

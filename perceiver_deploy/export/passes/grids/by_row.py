@@ -29,7 +29,7 @@ class AttendByRow(PassByWay):
         self._sizes, self._loop_over_queries = sizes, loop_over_queries
 
     def requires(self, model: ir.Model) -> None:
-        """Types and shapes; products reassociated."""
+        """Types and shapes."""
         require_shapes(model)
 
     def run_by_way(self, model: ir.Model) -> dict[str, int]:

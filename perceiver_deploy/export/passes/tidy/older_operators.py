@@ -47,13 +47,13 @@ class UseOlderOperators(GraphPass):
         return rewritten
 
     def ensures(self, model: ir.Model) -> None:
-        """Neither is left where the opset has not got it, except splits of an axis that is not a number."""
+        """Neither is left that the opset does not have, except a Split of an axis that is not a number."""
         left = [node for node in self._newer(model) if node.op_type != "Split" or _sizes(node) is not None]
         if left:
-            raise ir.passes.PostconditionError(f"The opset has not got {[node.op_type for node in left]}.")
+            raise ir.passes.PostconditionError(f"The opset does not have {[node.op_type for node in left]}.")
 
     def _newer(self, model: ir.Model) -> list[ir.Node]:
-        """The nodes that the opset has not got."""
+        """The nodes that the opset does not have."""
         return [node for node in model.graph if node.op_type in self._rewrites and node.domain == ""]
 
 
