@@ -17,6 +17,7 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy import cache as cache_module
 from perceiver_deploy.export.engine import build as engine
+from perceiver_deploy.export.passes import driver
 from perceiver_deploy.machine import has_int8_products, processor_kind
 from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
 from tests.factories import directory_content
@@ -79,6 +80,14 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (cache_module, engine, onnxruntime_gpu):
             patch.setattr(module, "cache_directory", apart)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checked_passes() -> Iterator[None]:
+    """Every graph that a test exports or converts is what each pass requires and ensures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "CHECK", True)
         yield
 
 

@@ -109,7 +109,7 @@ def export_ours(checkpoint: Path, file: Path, options: GraphOptions) -> dict[str
     started = time.perf_counter()
     with (
         mock.patch.object(torch.export, "export", timed(seconds, "torch.export", torch.export.export)),
-        mock.patch.object(trace, "optimize", timed(seconds, "passes", trace.optimize)),
+        mock.patch.object(trace, "run_passes", timed(seconds, "passes", trace.run_passes)),
     ):
         graph = timed(seconds, "trace_model", trace.trace_model)(model, model.signature, options)
     timed(seconds, "save", ir.save)(graph, file)

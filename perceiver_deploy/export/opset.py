@@ -7,7 +7,8 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from perceiver_deploy.errors import ExportError
-from perceiver_deploy.export.passes.older_operators import use_older_operators
+from perceiver_deploy.export.passes.driver import run_pass
+from perceiver_deploy.export.passes.tidy.older_operators import UseOlderOperators
 from perceiver_deploy.progress import only_errors
 
 _PAD_INPUTS_WITH_AXES = 4
@@ -21,7 +22,7 @@ def set_opset(model: ir.Model, opset: int) -> None:
         ExportError: an operator of the model cannot be expressed in that opset.
     """
     if opset != (found := model.opset_imports[""]):
-        use_older_operators(model, opset)
+        run_pass(model, UseOlderOperators(opset))
         _require_operators(model, opset)
         _convert(model, opset)
         if model.opset_imports[""] != opset:

@@ -19,7 +19,8 @@ from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.attention.translation import TRANSLATIONS
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import OPSET, REWRITES, GraphOptions
-from perceiver_deploy.export.passes import optimize
+from perceiver_deploy.export.passes.driver import run_passes
+from perceiver_deploy.export.passes.order import export_passes
 from perceiver_deploy.progress import only_errors
 
 _TRACED_BATCH = 2
@@ -29,7 +30,7 @@ _NOISY = "torch.onnx._internal.exporter._registration"
 def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -> ir.Model:
     """Export `model` (in eval mode) to an optimised ONNX model whose axes carry the signature's names.
 
-    Its metadata has the counts of `passes.optimize` under `REWRITES`.
+    Its metadata has the counts of `passes.driver.run_passes` under `REWRITES`.
 
     Raises:
         ExportError: the model cannot be traced, a declared axis was specialised to a number, or an operator cannot be
@@ -63,7 +64,7 @@ def trace_model(model: nn.Module, signature: Signature, options: GraphOptions) -
     assert program.exported_program is not None
     exported = program.model
     _check_bounds(exported, program.exported_program.range_constraints, signature)
-    exported.metadata_props[REWRITES] = json.dumps(optimize(exported, signature, options))
+    exported.metadata_props[REWRITES] = json.dumps(run_passes(exported, export_passes(signature, options)))
     set_opset(exported, options.opset)
     _check_axes(exported, signature)
     return exported

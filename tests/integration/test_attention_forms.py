@@ -10,8 +10,9 @@ from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes.grids import by_row
-from perceiver_deploy.export.passes.grids.by_row import KEYS, LEFT, QUERIES
+from perceiver_deploy.export.passes.grids import large_grids
+from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES
+from perceiver_deploy.export.passes.grids.large_grids import LEFT
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS
 from tests.factories import perturbed_model, relative_l2, small_model, text_inputs
 from tests.task_factories import TASK_CONFIGS
@@ -71,7 +72,7 @@ def by_row_bundle(tmp_path_factory):
     """A small optical flow model whose grid counts as large, behind the gate, in fp32 and int8."""
     path = tmp_path_factory.mktemp("rows") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(by_row, "LEAST_SCORES", 0)
+        patch.setattr(large_grids, "LEAST_SCORES", 0)
         model = perturbed_model(one_head(TASK_CONFIGS["optical_flow"]))
         result = export_model(model, path, runtimes=("onnxruntime", "openvino"))
     assert result.verdicts
@@ -104,7 +105,7 @@ def test_the_int8_report_says_that_a_loop_stays_float32_and_fp16_is_refused(by_r
 
 
 def test_a_bundle_for_gpus_too_keeps_plain_operators_and_says_what_cpus_would_gain(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(by_row, "LEAST_SCORES", 0)
+    monkeypatch.setattr(large_grids, "LEAST_SCORES", 0)
     caplog.set_level("INFO")
     model = perturbed_model(one_head(TASK_CONFIGS["optical_flow"]))
     result = export_model(model, tmp_path / "bundle", validate=False)

@@ -23,9 +23,10 @@ from perceiver_deploy.export.compatibility import newest_readable, require_reada
 from perceiver_deploy.export.graph.files import write_graph
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes.older_operators import use_older_operators
+from perceiver_deploy.export.passes.tidy.older_operators import UseOlderOperators
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from tests.factories import relative_l2, small_model
+from tests.graph_passes import fired
 from tests.task_factories import MODELS
 
 LOWEST_IR = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
@@ -87,7 +88,7 @@ def test_gelu_and_split_are_written_by_older_operators_with_the_same_numbers():
     ):
         model = graph_of(operator, 20, **keywords)
         expected = onnx.reference.ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
-        assert use_older_operators(model, opset) == 1
+        assert fired(UseOlderOperators(opset), model) == 1
         assert operator not in {node.op_type for node in model.graph}
         found = onnx.reference.ReferenceEvaluator(ir.to_proto(model)).run(None, {"x": x})
         for result, reference in zip(found, expected, strict=True):
@@ -95,8 +96,8 @@ def test_gelu_and_split_are_written_by_older_operators_with_the_same_numbers():
 
 
 def test_nothing_is_rewritten_for_an_opset_that_has_the_operator():
-    assert use_older_operators(graph_of("Gelu", 20), 20) == 0
-    assert use_older_operators(graph_of("Split", 20, outputs=2, axis=-1, num_outputs=2), 18) == 0
+    assert fired(UseOlderOperators(20), graph_of("Gelu", 20)) == 0
+    assert fired(UseOlderOperators(18), graph_of("Split", 20, outputs=2, axis=-1, num_outputs=2)) == 0
 
 
 def test_an_operator_that_an_opset_does_not_have_is_named_with_its_node():

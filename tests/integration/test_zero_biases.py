@@ -15,8 +15,9 @@ from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import opt_sizes
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
-from perceiver_deploy.export.passes.ranks import keep_ranks
+from perceiver_deploy.export.passes.tidy.ranks import KeepRanks
 from perceiver_deploy.runtimes.stages.queries import answer_queries
+from tests.graph_passes import fired
 from tests.task_factories import MODELS, named_model
 
 QUICK = ("fourier", "text_classification", "entities")
@@ -63,6 +64,6 @@ def test_every_precision_stage_and_runtime_gives_outputs_of_the_stated_rank(name
 
 def test_a_graph_of_an_older_version_is_mended_when_it_is_quantised(shared_bundle):
     model = ir.load(shared_bundle("fourier") / "onnx/fp32.onnx")
-    assert keep_ranks(model) == 0  # done by export
+    assert fired(KeepRanks(), model) == 0  # done by export
     squeezes = [node for node in model.graph if node.op_type == "Squeeze" and node.outputs[0].is_graph_output()]
     assert [value.name for node in squeezes for value in node.outputs] == ["logits"]

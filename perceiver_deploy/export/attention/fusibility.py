@@ -128,7 +128,7 @@ def _plain(attention: Attention, sizes: Mapping[str, int]) -> AttentionInfo:
 
 
 def _by_row(node: ir.Node, sizes: Mapping[str, int]) -> AttentionInfo | None:
-    """What `passes.by_row` writes, at its Loop or its Softmax."""
+    """What `passes.grids` writes, at its Loop or its Softmax."""
     if node.op_type == "Loop":
         return _loop(node, sizes)
     return _rows_added(node, sizes) if node.op_type == "Softmax" else None

@@ -29,7 +29,7 @@ _FUNCTIONS: dict[str, Callable[[int, int], int]] = {
 }
 
 ATTENTION_OPERATORS = ("MultiHeadAttention", "Attention")
-"""Operators that are a whole attention, as `passes.fused_attention` writes them."""
+"""Operators that are a whole attention, as `passes.attentions` writes them."""
 
 QUANTIZATION = ("QuantizeLinear", "DequantizeLinear")
 """Nodes that keep the shape, which onnxruntime's quantiser does not write down."""
@@ -84,7 +84,7 @@ def repeated_nodes(graph: ir.Graph, sizes: Mapping[str, int], times: int = 1) ->
 
 
 def turns(loop: ir.Node, sizes: Mapping[str, int]) -> int:
-    """How many turns a Loop takes that runs once for each row of a value, as `row_loop` writes it; 1 for another."""
+    """How many turns a Loop takes that runs once for each row of a value (`passes.grids.row_loop`); 1 for another."""
     squeeze = loop.inputs[0].producer() if loop.inputs[0] is not None else None
     shape = squeeze.inputs[0].producer() if squeeze is not None and squeeze.inputs[0] is not None else None
     if shape is None or shape.op_type != "Shape" or shape.inputs[0] is None:

@@ -21,7 +21,8 @@ from perceiver_deploy.export.int8.report import (
 )
 from perceiver_deploy.export.int8.rules import GEMMS, NOTHING_LOST, gemms, left_in_float32
 from perceiver_deploy.export.int8.saturation import WeightScales, round_weight, safe_scales, stored_weights
-from perceiver_deploy.export.passes.ranks import keep_ranks
+from perceiver_deploy.export.passes.driver import run_pass
+from perceiver_deploy.export.passes.tidy.ranks import KeepRanks
 
 with requires("cpu", "Quantising"):
     from onnxruntime.quantization import QuantType
@@ -98,7 +99,7 @@ def quantize_model(
     for name in ranged_tensors(model, keep, lost):
         _require_range(name, thresholds)
     quantized = _with_pairs(model, thresholds, left, unsigned=unsigned)
-    keep_ranks(quantized)  # of graphs that were exported before this was done there
+    run_pass(quantized, KeepRanks())  # of graphs that were exported before this was done there
     for _, weight in stored_weights(quantized):
         original = _float_weight(weight.dequantize, model).const_value
         assert original is not None

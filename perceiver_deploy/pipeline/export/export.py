@@ -21,7 +21,8 @@ from perceiver_deploy.evaluate.parity.verdicts import Verdict, failure_text
 from perceiver_deploy.export.attention.fusibility import choose_form, require_suited
 from perceiver_deploy.export.compatibility import DEFAULT_RUNTIMES, require_readable
 from perceiver_deploy.export.options import BY_ROW, GraphOptions
-from perceiver_deploy.export.passes.grids.by_row import KEYS, LEAST_SCORES, LEFT, QUERIES
+from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES
+from perceiver_deploy.export.passes.grids.large_grids import LEAST_SCORES, LEFT
 from perceiver_deploy.model.checkpoints.load import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.own import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig

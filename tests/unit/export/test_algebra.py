@@ -25,8 +25,9 @@ from perceiver_deploy.export.attention.plans import (
 )
 from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes import apply_algebra
-from perceiver_deploy.export.passes.token_tables import LOOKED_UP
+from perceiver_deploy.export.passes.algebra.token_tables import LOOKED_UP
+from perceiver_deploy.export.passes.driver import run_passes
+from perceiver_deploy.export.passes.order import algebra_passes
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.model.config import AttentionConfig
 from tests.factories import KINDS, perturbed_model, relative_l2, small_config, with_encoder
@@ -108,7 +109,7 @@ def test_the_algebra_is_exact_at_three_shapes_with_masks(name, heads):
     plain = in_float64(trace_model(model, model.signature, GraphOptions(reassociate=False)))
     rewritten = ir.from_proto(ir.to_proto(plain))
     # judged as where there are many inputs and queries, so that as much as possible is rewritten
-    counts = apply_algebra(rewritten, {**dict.fromkeys(model.signature.axes, 1), **MANY, "batch": 1})
+    counts = run_passes(rewritten, algebra_passes({**dict.fromkeys(model.signature.axes, 1), **MANY, "batch": 1}))
     if heads == "one head":
         assert counts[KEYS_UNPROJECTED] + counts[QUERIES_UNPROJECTED] + counts[LOOKED_UP] > 0
         assert counts[LATE_VALUES] + counts[EARLY_OUTPUT] + counts[LOOKED_UP] > 0
@@ -173,7 +174,7 @@ def test_an_attention_takes_the_operations_that_its_plan_predicts(
     plain = trace_model(model, model.signature, GraphOptions(reassociate=False))
     rewritten = ir.from_proto(ir.to_proto(plain))
     sizes = {"batch": 1, "height": 40, "width": 48}
-    apply_algebra(rewritten, sizes)
+    run_passes(rewritten, algebra_passes(sizes))
     layer = model.get_submodule(name)
     plan = AttentionSizes(
         heads=1,

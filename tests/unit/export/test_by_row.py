@@ -18,9 +18,10 @@ from perceiver_deploy.export.attention.fusibility import list_attentions
 from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes import apply_algebra
-from perceiver_deploy.export.passes.grids import by_row
-from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES, attend_by_row
+from perceiver_deploy.export.passes.driver import run_pass, run_passes
+from perceiver_deploy.export.passes.grids import large_grids
+from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES, AttendByRow
+from perceiver_deploy.export.passes.order import algebra_passes
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import perturbed_model, relative_l2, with_encoder
 from tests.unit.export.test_algebra import CONFIGS, EXACT, MANY, double_inputs, in_float64, one_head, run
@@ -35,7 +36,7 @@ FOUND = {"fourier": (1, 0), "conv": (1, 0), "optical_flow": (1, 1)}
 
 @pytest.fixture(autouse=True)
 def _any_grid_is_large(monkeypatch):
-    monkeypatch.setattr(by_row, "LEAST_SCORES", 0)
+    monkeypatch.setattr(large_grids, "LEAST_SCORES", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +47,8 @@ def _reference_stacks(monkeypatch):
 
 def rewritten(graph, *, loop_over_queries):
     graph = ir.from_proto(ir.to_proto(graph))
-    apply_algebra(graph, SIZES)
-    return graph, attend_by_row(graph, SIZES, loop_over_queries=loop_over_queries)
+    run_passes(graph, algebra_passes(SIZES))
+    return graph, run_pass(graph, AttendByRow(SIZES, loop_over_queries=loop_over_queries))
 
 
 @cache
@@ -106,7 +107,7 @@ def test_operations_are_counted_for_every_row_and_are_fewer():
     model, graph = traced("optical_flow")
     sizes = {"batch": 1, "height": 40, "width": 48}
     before = ir.from_proto(ir.to_proto(graph))
-    apply_algebra(before, SIZES)
+    run_passes(before, algebra_passes(SIZES))
     forms = [rewritten(graph, loop_over_queries=loop)[0] for loop in (False, True)]
     added, looped = (count_flops(form, sizes) for form in forms)
     for module in ("encoder.cross_attention", "decoder.cross_attention"):
@@ -145,6 +146,6 @@ def test_what_is_no_grid_of_rows_and_columns_is_left_as_it_is(name, shared_bundl
 
 
 def test_a_small_grid_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(by_row, "LEAST_SCORES", 1 << 24)
+    monkeypatch.setattr(large_grids, "LEAST_SCORES", 1 << 24)
     _, graph = traced("fourier")
     assert rewritten(graph, loop_over_queries=True)[1] == {KEYS: 0, QUERIES: 0}

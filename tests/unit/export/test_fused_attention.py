@@ -7,10 +7,12 @@ import pytest
 
 from perceiver_deploy.export.attention.match import find_attentions
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime, fuse_for_opset23
-from perceiver_deploy.export.passes.padded_heads import pad_heads
+from perceiver_deploy.export.passes.attentions.multi_head_attention import FuseForOnnxruntime
+from perceiver_deploy.export.passes.attentions.opset23 import FuseForOpset23
+from perceiver_deploy.export.passes.attentions.padded_heads import PadHeads
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import image_inputs, perturbed_model, relative_l2, small_model, text_inputs
+from tests.graph_passes import fired, operators
 from tests.task_factories import TASK_CONFIGS
 
 REORDERED = 3e-6  # the same float32 products and sums in another order, through four layers
@@ -38,10 +40,6 @@ def run(model, inputs):
     return session.run(None, inputs)
 
 
-def operators(model):
-    return [node.op_type for node in model.graph]
-
-
 @pytest.mark.parametrize(
     ("kind", "reassociate"),
     [("masked_lm", True), ("text_classification", False), ("fourier", True), ("optical_flow", True)],
@@ -50,8 +48,8 @@ def test_both_fused_forms_give_the_numbers_of_the_plain_one(kind, reassociate):
     plain, fused, opset23 = (traced(kind, reassociate=reassociate) for _ in range(3))
     masked = sum(attention.mask is not None for attention in find_attentions(plain))
     count = operators(plain).count("Softmax")
-    assert fuse_for_onnxruntime(fused) == operators(fused).count("MultiHeadAttention") == count - masked
-    assert fuse_for_opset23(opset23) == operators(opset23).count("Attention") == count
+    assert fired(FuseForOnnxruntime(), fused) == operators(fused).count("MultiHeadAttention") == count - masked
+    assert fired(FuseForOpset23(), opset23) == operators(opset23).count("Attention") == count
     assert operators(fused).count("Softmax") == masked
     assert "Softmax" not in operators(opset23)
     for inputs in SAMPLES[kind]:
@@ -64,7 +62,7 @@ def test_both_fused_forms_give_the_numbers_of_the_plain_one(kind, reassociate):
 @pytest.mark.parametrize(("kind", "expected"), [("masked_lm", 1), ("text_classification", 0)])
 def test_padded_heads_give_the_numbers_of_the_plain_form_and_only_odd_sizes_are_padded(kind, expected):
     plain, padded = (traced(kind, reassociate=False) for _ in range(2))
-    assert pad_heads(padded) == expected  # the decoder of masked_lm has values of 12 channels a head
+    assert fired(PadHeads(), padded) == expected  # the decoder of masked_lm has values of 12 channels a head
     sizes = [shape[3] for a in find_attentions(padded) if (shape := a.weighted.outputs[0].shape) is not None]
     assert [size for size in sizes if size % 8] == []
     for inputs in SAMPLES[kind]:

@@ -9,9 +9,10 @@ from perceiver_deploy.errors import UsageError
 from perceiver_deploy.export.attention.fusibility import choose_form, list_attentions, require_suited
 from perceiver_deploy.export.graph.flops import count_flops
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes.fused_attention import fuse_for_onnxruntime
+from perceiver_deploy.export.passes.attentions.multi_head_attention import FuseForOnnxruntime
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import small_model
+from tests.graph_passes import fired
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def graphs():
     model = small_model("masked_lm")
     plain = trace_model(model, model.signature, GraphOptions(reassociate=False))
     fused = ir.serde.deserialize_model(ir.serde.serialize_model(plain))
-    assert fuse_for_onnxruntime(fused) == 3  # two runs of the block, and the decoder
+    assert fired(FuseForOnnxruntime(), fused) == 3  # two runs of the block, and the decoder
     return model.signature, [plain, fused]
 
 

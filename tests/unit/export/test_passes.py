@@ -1,38 +1,18 @@
+import itertools
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
-from perceiver_deploy.export.passes.axis_names import name_axes
-from perceiver_deploy.export.passes.metadata import strip_metadata
-from perceiver_deploy.export.passes.node_names import name_nodes
-from perceiver_deploy.export.passes.weight_layout import transpose_weights
+from perceiver_deploy.export.passes.names.axis_names import NameAxes
+from perceiver_deploy.export.passes.names.metadata import StripMetadata
+from perceiver_deploy.export.passes.names.node_names import NameNodes
+from perceiver_deploy.export.passes.tidy.weight_layout import TransposeWeights
+from tests.graph_passes import fired, model, node, operators, value, weight
 
-FLOAT = ir.TensorType(ir.DataType.FLOAT)
 SCOPES = "pkg.torch.onnx.name_scopes"
-
-
-def value(name, *shape):
-    return ir.Value(name=name, shape=ir.Shape(shape), type=FLOAT)
-
-
-def weight(name, array):
-    array = np.asarray(array, np.float32)
-    return ir.Value(name=name, shape=ir.Shape(array.shape), type=FLOAT, const_value=ir.tensor(array, name=name))
-
-
-def node(op_type, inputs, output, name=None, metadata=None, **attributes):
-    return ir.node(op_type, inputs, attributes or None, outputs=[output], name=name, metadata_props=metadata)
-
-
-def model(inputs, outputs, nodes, initializers=()):
-    graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=list(initializers), opset_imports={"": 20}, name="g")
-    return ir.Model(graph, ir_version=10)
-
-
-def operators(model):
-    return [node.op_type for node in model.graph]
 
 
 def run(model, x):
@@ -40,7 +20,7 @@ def run(model, x):
     return session.run(None, {"x": x})
 
 
-# transpose_weights
+# TransposeWeights
 
 
 def linear(w, perm=(1, 0)):
@@ -57,7 +37,7 @@ def test_transpose_of_a_weight_becomes_a_transposed_weight(perm):
     graph = linear(weight("w", array), perm)
     x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
     expected = run(graph, x)
-    assert transpose_weights(graph) == 1
+    assert fired(TransposeWeights(), graph) == 1
     assert operators(graph) == ["MatMul"]
     stored = graph.graph.initializers["w.transposed"]
     assert stored.const_value.numpy().tolist() == array.T.tolist()
@@ -75,9 +55,9 @@ def test_transposes_of_one_weight_share_one_stored_array():
         node("MatMul", [h, t2], y),
     ]
     graph = model([x], [y], nodes, [w])
-    assert transpose_weights(graph) == 2
+    assert fired(TransposeWeights(), graph) == 2
     assert operators(graph) == ["MatMul", "MatMul"]
-    assert sorted(graph.graph.initializers) == ["w", "w.transposed"]
+    assert list(graph.graph.initializers) == ["w.transposed"]
 
 
 def test_different_permutations_of_one_weight_are_stored_apart():
@@ -92,14 +72,14 @@ def test_different_permutations_of_one_weight_are_stored_apart():
     graph = model([x], [y], nodes, [w])
     x = np.zeros((2, 2, 2), np.float32)
     expected = run(graph, x)
-    assert transpose_weights(graph) == 2
+    assert fired(TransposeWeights(), graph) == 2
     np.testing.assert_array_equal(run(graph, x), expected)
 
 
 def test_transpose_of_an_activation_is_left_alone():
     x, y = value("x", 2, 3), value("y", 3, 2)
     graph = model([x], [y], [node("Transpose", [x], y, perm=(1, 0))])
-    assert transpose_weights(graph) == 0
+    assert fired(TransposeWeights(), graph) == 0
     assert operators(graph) == ["Transpose"]
 
 
@@ -107,13 +87,13 @@ def test_transpose_of_a_weight_that_is_itself_an_output_keeps_the_output():
     w, x = weight("w", np.arange(6).reshape(2, 3)), value("x", 1)
     y, z = value("y", 3, 2), value("z", 1)
     graph = model([x], [y, z], [node("Transpose", [w], y), node("Relu", [x], z)], [w])
-    transpose_weights(graph)
+    fired(TransposeWeights(), graph)
     x = np.zeros(1, np.float32)
     assert run(graph, x)[0].tolist() == [[0, 3], [1, 4], [2, 5]]
     assert graph.graph.outputs[0].name == "y"
 
 
-# name_axes
+# NameAxes
 
 
 def signature(*output):
@@ -134,7 +114,7 @@ def shape_of(value):
 
 def test_axes_of_inputs_values_and_outputs_get_the_names_of_the_signature():
     graph = two_relus(["s0", 3, "s7", "s70"], ["s0", 3, "s7", "s70"])
-    assert name_axes(graph, signature("batch", 3, "height", "width")) == 3
+    assert fired(NameAxes(signature("batch", 3, "height", "width")), graph) == 3
     inner = next(iter(graph.graph)).outputs[0]
     for found in (graph.graph.inputs[0], inner, graph.graph.outputs[0]):
         assert shape_of(found) == ["batch", 3, "height", "width"]
@@ -142,44 +122,43 @@ def test_axes_of_inputs_values_and_outputs_get_the_names_of_the_signature():
 
 def test_axes_inside_expressions_are_renamed_as_whole_words():
     graph = two_relus(["s0", "s7*s70", "3*s7 + s70"], ["s0", 3, "s7", "s70"])
-    name_axes(graph, signature("batch", 3, "height", "width"))
+    fired(NameAxes(signature("batch", 3, "height", "width")), graph)
     inner = next(iter(graph.graph)).outputs[0]
     assert shape_of(inner) == ["batch", "height*width", "3*height + width"]
 
 
 def test_whole_divisions_are_written_as_in_the_signature_and_sizes_left_unknown_are_inferred():
     graph = two_relus(["s0", 3, "(s7//4)", "2*((s70//2)) + 1"], ["s0", 3, "s7", "s70"])
-    name_axes(graph, signature("batch", 3, "height", "width"))
+    fired(NameAxes(signature("batch", 3, "height", "width")), graph)
     assert shape_of(next(iter(graph.graph)).outputs[0]) == ["batch", 3, "height/4", "2*(width/2) + 1"]
     graph = two_relus(["s0", 3, None, None], ["s0", 3, "s7", "s70"])
-    name_axes(graph, signature("batch", 3, "height", "width"))
+    fired(NameAxes(signature("batch", 3, "height", "width")), graph)
     assert shape_of(next(iter(graph.graph)).outputs[0]) == ["batch", 3, "height", "width"]
 
 
 def test_an_axis_that_was_fixed_to_a_number_stays_a_number():
     x, y = value("x", "s0", 3, 5, "s70"), value("y", "s0", 3, 5, "s70")
     graph = model([x], [y], [node("Relu", [x], y)])
-    assert name_axes(graph, signature("batch", 3, "height", "width")) == 2
+    assert fired(NameAxes(signature("batch", 3, "height", "width")), graph) == 2
     assert shape_of(graph.graph.inputs[0]) == ["batch", 3, 5, "width"]
     assert shape_of(graph.graph.outputs[0]) == ["batch", 3, 5, "width"]
 
 
 def test_an_output_axis_that_is_another_than_declared_is_not_renamed_to_it():
     graph = two_relus(["s0", 3, "s7", "s70"], ["s0", 3, "s70", "s70"])
-    name_axes(graph, signature("batch", 3, "height", "width"))
+    fired(NameAxes(signature("batch", 3, "height", "width")), graph)
     assert shape_of(graph.graph.outputs[0]) == ["batch", 3, "width", "width"]
 
 
-# name_nodes
+# NameNodes
 
 
 def chain(*scopes):
     """Relu after Relu, each with the exporter's list of scopes."""
     values = [value(f"v{index}", 1) for index in range(len(scopes) + 1)]
-    nodes = [
-        node("Relu", [values[index]], values[index + 1], metadata={} if scope is None else {SCOPES: repr(scope)})
-        for index, scope in enumerate(scopes)
-    ]
+    nodes = [node("Relu", [source], result) for source, result in itertools.pairwise(values)]
+    for relu, scope in zip(nodes, scopes, strict=True):
+        relu.metadata_props.update({} if scope is None else {SCOPES: repr(scope)})
     return model(values[:1], values[-1:], nodes)
 
 
@@ -187,17 +166,17 @@ def test_nodes_are_named_after_the_innermost_module_and_numbered():
     graph = chain(
         ["", "encoder", "encoder.query", "relu"], ["", "encoder", "encoder.query", "relu_1"], ["", "encoder", "relu_2"]
     )
-    assert name_nodes(graph) == 3
+    assert fired(NameNodes(), graph) == 3
     assert [node.name for node in graph.graph] == ["encoder.query/Relu", "encoder.query/Relu_2", "encoder/Relu"]
 
 
 def test_nodes_outside_any_module_are_named_after_the_graph():
     graph = chain(None, ["", "relu"], ["_internal", "relu"])
-    assert name_nodes(graph) == 0
+    assert fired(NameNodes(), graph) == 0
     assert [node.name for node in graph.graph] == ["graph/Relu", "graph/Relu_2", "graph/Relu_3"]
 
 
-# strip_metadata
+# StripMetadata
 
 
 def test_strip_metadata_leaves_nothing_of_the_machine_in_the_file_and_counts_what_it_removed():
@@ -211,14 +190,14 @@ def test_strip_metadata_leaves_nothing_of_the_machine_in_the_file_and_counts_wha
         holder.metadata_props.update(secret)
         holder.doc_string = text
     assert text.encode() in ir.to_proto(graph).SerializeToString()
-    assert strip_metadata(graph) == len(holders)
+    assert fired(StripMetadata(), graph) == len(holders)
     assert text.encode() not in ir.to_proto(graph).SerializeToString()
-    assert strip_metadata(graph) == 0
+    assert fired(StripMetadata(), graph) == 0
 
 
 def test_strip_metadata_keeps_what_the_graph_computes():
     graph = linear(weight("w", np.arange(12).reshape(4, 3)))
     x = np.ones((2, 3), np.float32)
     expected = run(graph, x)
-    strip_metadata(graph)
+    fired(StripMetadata(), graph)
     np.testing.assert_array_equal(run(graph, x), expected)

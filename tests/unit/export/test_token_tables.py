@@ -7,10 +7,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
 from perceiver_deploy.export.options import GraphOptions
-from perceiver_deploy.export.passes import token_tables
-from perceiver_deploy.export.passes.token_tables import look_up_tokens
+from perceiver_deploy.export.passes.algebra import token_tables
+from perceiver_deploy.export.passes.algebra.token_tables import LookUpTokens
 from perceiver_deploy.export.trace import trace_model
 from tests.factories import perturbed_model, relative_l2, small_config
+from tests.graph_passes import fired
 from tests.unit.export.test_algebra import in_float64, run
 
 RNG = np.random.default_rng(0)
@@ -59,7 +60,7 @@ def graph(*, sliced=True, biased=True, read_elsewhere=False, epsilon=1e-12, **we
 @pytest.mark.parametrize("epsilon", [1e-12, 0.1])
 def test_looking_up_is_exact_at_every_length(sliced, biased, epsilon):
     plain, rewritten = (graph(sliced=sliced, biased=biased, epsilon=epsilon) for _ in range(2))
-    assert look_up_tokens(rewritten) == 1
+    assert fired(LookUpTokens(), rewritten) == 1
     assert max(map(len, rewritten.graph.initializers)) < 64  # TensorRT takes names of 4096 at most
     for batch, length in [(1, 1), (3, 4), (2, POSITIONS)] if sliced else [(1, POSITIONS), (3, POSITIONS)]:
         inputs = {"ids": RNG.integers(VOCABULARY, size=(batch, length))}
@@ -67,16 +68,16 @@ def test_looking_up_is_exact_at_every_length(sliced, biased, epsilon):
 
 
 def test_a_norm_that_is_read_elsewhere_stays():
-    assert look_up_tokens(graph(read_elsewhere=True)) == 0
+    assert fired(LookUpTokens(), graph(read_elsewhere=True)) == 0
 
 
 def test_more_pairs_of_token_and_position_than_are_stored_stay(monkeypatch):
     monkeypatch.setattr(token_tables, "MOST_PAIRS", VOCABULARY * POSITIONS - 1)
-    assert look_up_tokens(graph()) == 0
+    assert fired(LookUpTokens(), graph()) == 0
 
 
 def test_positions_that_are_one_row_for_all_stay():
-    assert look_up_tokens(graph(positions=RNG.normal(size=CHANNELS), sliced=False)) == 0
+    assert fired(LookUpTokens(), graph(positions=RNG.normal(size=CHANNELS), sliced=False)) == 0
 
 
 @pytest.mark.parametrize("kind", ["masked_lm", "text_classification"])

@@ -2,70 +2,55 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
-from perceiver_deploy.export.attention.match import Attention, Projection, find_attentions
-from perceiver_deploy.export.graph.flops import shape_at
-from perceiver_deploy.export.graph.values import constant_array
+from perceiver_deploy.export.passes.base import PassByWay
+from perceiver_deploy.export.passes.forms import require_shapes
 from perceiver_deploy.export.passes.grids.keys import attend_over_keys
-from perceiver_deploy.export.passes.grids.norm import NormedGrid, Positions, shape_of
+from perceiver_deploy.export.passes.grids.large_grids import find_large_grids
+from perceiver_deploy.export.passes.grids.norm import NormedGrid, Positions
 from perceiver_deploy.export.passes.grids.queries import attend_from_queries
 
-LEAST_SCORES = 1 << 24
-"""Scores of an attention, 64 MiB in float32, from which on they do not stay in a processor's caches."""
-KEYS, QUERIES, LEFT = "keys by row", "queries by row", "large grids left"
+KEYS, QUERIES = "keys by row", "queries by row"
 
 
-@dataclass(frozen=True)
-class OverGrid:
-    """An attention whose keys are the normed tokens of a grid, or whose queries are, over the keys given."""
-
-    attention: Attention
-    normed: NormedGrid
-    keys: Projection | None
-
-
-def find_large_grids(model: ir.Model, sizes: Mapping[str, int]) -> list[OverGrid]:
-    """Attentions of at least `LEAST_SCORES` whose keys, or queries, are the normed tokens of a grid.
-
-    Requires: the form of `grid_match`, products reassociated.
-    """
-    found = []
-    for attention in find_attentions(model):
-        if attention.mask is not None or math.prod(shape_at(attention.scores.outputs[0], sizes)[1:]) < LEAST_SCORES:
-            continue
-        if (normed := _keys(attention)) is not None:
-            found.append(OverGrid(attention, normed, None))
-        elif (normed := _queries(attention)) is not None and (keys := _unbiased_key(attention)) is not None:
-            found.append(OverGrid(attention, normed, keys))
-    return found
-
-
-def attend_by_row(model: ir.Model, sizes: Mapping[str, int], *, loop_over_queries: bool) -> dict[str, int]:
+class AttendByRow(PassByWay):
     """Rewrite the attentions of `find_large_grids`.
 
     Where the grid has the keys and values, no more than a row's scores are held at a time; where it has the queries,
     only with `loop_over_queries`, for an engine that does not fuse attentions.
-
-    Ensures: the same function. Returns how many attentions were changed by what the grid has.
     """
-    counts = {KEYS: 0, QUERIES: 0}
-    written: dict[tuple[ir.Value, float], Positions] = {}
-    for over in find_large_grids(model, sizes):
-        positions = _positions(over.normed, written)
-        if over.keys is None:
-            attend_over_keys(over.attention, over.normed, positions)
-            counts[KEYS] += 1
-        else:
-            attend_from_queries(over.attention, over.normed, positions, over.keys, in_loop=loop_over_queries)
-            counts[QUERIES] += 1
-    common.RemoveUnusedNodesPass()(model)
-    return counts
+
+    name = "attentions by row"
+
+    def __init__(self, sizes: Mapping[str, int], *, loop_over_queries: bool) -> None:
+        self._sizes, self._loop_over_queries = sizes, loop_over_queries
+
+    def requires(self, model: ir.Model) -> None:
+        """Types and shapes."""
+        require_shapes(model)
+
+    def run_by_way(self, model: ir.Model) -> dict[str, int]:
+        """Returns how many attentions were changed, by what the grid has."""
+        counts = {KEYS: 0, QUERIES: 0}
+        written: dict[tuple[ir.Value, float], Positions] = {}
+        for over in find_large_grids(model, self._sizes):
+            positions = _positions(over.normed, written)
+            if over.keys is None:
+                attend_over_keys(over.attention, over.normed, positions)
+                counts[KEYS] += 1
+            else:
+                in_loop = self._loop_over_queries
+                attend_from_queries(over.attention, over.normed, positions, over.keys, in_loop=in_loop)
+                counts[QUERIES] += 1
+        return counts
+
+    def ensures(self, model: ir.Model) -> None:
+        """No such attention is left."""
+        if left := [over.attention.module for over in find_large_grids(model, self._sizes)]:
+            raise ir.passes.PostconditionError(f"All scores over a grid are held at once in {left}.")
 
 
 def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], Positions]) -> Positions:
@@ -74,31 +59,3 @@ def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], Positio
     if key not in written:
         written[key] = Positions.write(normed)
     return written[key]
-
-
-def _keys(attention: Attention) -> NormedGrid | None:
-    """The grid whose normed tokens are an attention's keys and values, as they are and whole for each head."""
-    key, value, query = attention.key, attention.value, attention.scores.inputs[0]
-    if key is None or value is None or key.weight or value.weight or key.source is not value.source:
-        return None
-    normed = NormedGrid.of(key.source)
-    whole = normed is not None and query is not None and shape_of(query)[-1] == normed.grid.count
-    return normed if whole else None
-
-
-def _queries(attention: Attention) -> NormedGrid | None:
-    """The grid whose normed tokens, with a channel of 1 perhaps, are the queries of one head."""
-    query = attention.query
-    if query is None or query.weight or attention.heads != 1 or attention.scale != 1.0:
-        return None
-    node = query.source.producer()
-    if node is not None and node.op_type == "Pad":
-        pads, one = constant_array(node.inputs[1]), constant_array(node.inputs[2])
-        if pads is None or pads.tolist() != [0, 0, 0, 0, 0, 1] or one is None or one.item() != 1:
-            return None
-        return NormedGrid.of(node.inputs[0])
-    return NormedGrid.of(query.source)
-
-
-def _unbiased_key(attention: Attention) -> Projection | None:
-    return attention.key if attention.key is not None and attention.key.bias is None else None

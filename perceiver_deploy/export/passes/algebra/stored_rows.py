@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnx.reference import ops
 from perceiver_deploy.export.graph.origin import module_of
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import constant_array, sole_user
+from perceiver_deploy.export.passes.base import GraphPass
+from perceiver_deploy.export.passes.forms import require_shapes, require_weights_as_read
 
 _BY_ROW = ("LayerNormalization", "MatMul", "Gemm", "Add", "Mul")
 _BY_LAYOUT = ("Unsqueeze", "Reshape", "Transpose", "Pad")
@@ -18,29 +21,73 @@ _SMALL = 1 << 20
 """A result that is larger than its table is stored up to so many elements (4 MiB in float32)."""
 
 
-def store_rows(model: ir.Model) -> int:
+class StoreRows(GraphPass):
     """Norm and project a learned table before rows of it are picked, in float64, and store the result.
 
-    Requires: weights as MatMul reads them. Ensures: the same function; no stored result is larger than its table, or
-    than 4 MiB. Leaves nodes that nothing reads. Returns how many results were stored.
+    No stored result is larger than its table, or than 4 MiB in float32.
     """
-    stored, done = 0, set[ir.Node]()
-    for node in list(model.graph):
-        if node in done or not node.inputs or node.inputs[0] is None:
-            continue
+
+    name = "stored rows"
+
+    def requires(self, model: ir.Model) -> None:
+        """Types and shapes; weights as MatMul reads them."""
+        require_shapes(model)
+        require_weights_as_read(model)
+
+    def run(self, model: ir.Model) -> int:
+        """Returns how many results were stored."""
+        stored, done = 0, set[ir.Node]()
+        for node in list(model.graph):
+            if node not in done and (found := _Storable.of(node, model.opset_imports[""])) is not None:
+                found.store()
+                done.update(found.nodes)
+                stored += 1
+        return stored
+
+    def ensures(self, model: ir.Model) -> None:
+        """Nothing is left that could be stored so."""
+        for node in model.graph:
+            if _Storable.of(node, model.opset_imports[""]) is not None:
+                raise ir.passes.PostconditionError(f"What {node.name} computes of a table is not stored.")
+
+
+@dataclass(frozen=True)
+class _Storable:
+    """Nodes one after the other that compute `result` of rows of a table, which `picks` pick or arrange."""
+
+    nodes: list[ir.Node]
+    picks: list[ir.Node]
+    result: np.ndarray
+
+    @classmethod
+    def of(cls, node: ir.Node, opset: int) -> _Storable | None:
+        """What can be stored from a node on; None where nothing can."""
+        if not node.inputs or node.inputs[0] is None:
+            return None
         picks = _picks(node.inputs[0])
         table = constant_array(picks[0].inputs[0] if picks else node.inputs[0])
         if table is None or not np.issubdtype(table.dtype, np.floating):
-            continue
+            return None
         nodes = _computed(node, by_row=bool(picks))
         result = table.astype(np.float64)
         for computed in nodes:
-            result = _evaluate(computed, result, model.opset_imports[""])
-        if nodes and result.size <= max(table.size, _SMALL):
-            _replace(nodes, picks, result)
-            done.update(nodes)
-            stored += 1
-    return stored
+            result = _evaluate(computed, result, opset)
+        return cls(nodes, picks, result) if nodes and result.size <= max(table.size, _SMALL) else None
+
+    def store(self) -> None:
+        """Let the readers of the last node read the stored result, or rows of it."""
+        first, last = self.nodes[0], self.nodes[-1]
+        tape = Tape(first, module_of(last))
+        value = tape.weight("stored", self.result)
+        for pick in self.picks:
+            shape, inputs = pick.outputs[0].shape, [source for source in pick.inputs[1:] if source is not None]
+            assert shape is not None
+            if pick.op_type == "Reshape":
+                target = constant_array(inputs[0])
+                assert target is not None
+                inputs[0] = tape.integers([*target[:-1].tolist(), self.result.shape[-1]])
+            value = tape.op(pick.op_type, [value, *inputs], [*shape[:-1], self.result.shape[-1]], **_attributes(pick))
+        last.outputs[0].replace_all_uses_with(value)
 
 
 def _picks(value: ir.Value) -> list[ir.Node]:
@@ -105,19 +152,3 @@ def _evaluate(node: ir.Node, array: np.ndarray, opset: int) -> np.ndarray:
 
 def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
-
-
-def _replace(nodes: list[ir.Node], picks: list[ir.Node], result: np.ndarray) -> None:
-    """Let the readers of the last node read the stored result, or rows of it."""
-    first, last = nodes[0], nodes[-1]
-    tape = Tape(first, module_of(last))
-    value = tape.weight("stored", result)
-    for pick in picks:
-        shape, inputs = pick.outputs[0].shape, [source for source in pick.inputs[1:] if source is not None]
-        assert shape is not None
-        if pick.op_type == "Reshape":
-            target = constant_array(inputs[0])
-            assert target is not None
-            inputs[0] = tape.integers([*target[:-1].tolist(), result.shape[-1]])
-        value = tape.op(pick.op_type, [value, *inputs], [*shape[:-1], result.shape[-1]], **_attributes(pick))
-    last.outputs[0].replace_all_uses_with(value)

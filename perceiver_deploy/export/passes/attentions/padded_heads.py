@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from perceiver_deploy.export.attention.fusibility import HEAD_MOST, HEAD_MULTIPLE
 from perceiver_deploy.export.attention.match import Attention, Output, Projection, find_attentions
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import constant_array
+from perceiver_deploy.export.passes.base import GraphPass
+from perceiver_deploy.export.passes.forms import require_shapes, require_weights_as_read
 
 
-def pad_heads(model: ir.Model) -> int:
+class PadHeads(GraphPass):
     """Pad the heads of attentions to a multiple of 8 channels, up to 256.
 
     Zeros add nothing to a score, and meet rows of zeros in the output's weight; the scale stays that of the original
     size. An attention is left alone unless query, key, value and output are projections of its own.
-
-    Requires: weights as MatMul reads them. Ensures: the same function. Returns how many attentions were padded.
     """
-    padded = 0
-    for attention in find_attentions(model):
+
+    name = "padded heads"
+
+    def requires(self, model: ir.Model) -> None:
+        """Types and shapes; weights as MatMul reads them."""
+        require_shapes(model)
+        require_weights_as_read(model)
+
+    def run(self, model: ir.Model) -> int:
+        """Returns how many attentions were padded."""
+        padded = 0
+        for attention in find_attentions(model):
+            if (found := _Unpadded.of(attention)) is not None:
+                _pad_scores(attention, found.query, found.key, found.qk_size)
+                _pad_values(attention, found.value, found.output, found.v_size)
+                padded += 1
+        return padded
+
+    def ensures(self, model: ir.Model) -> None:
+        """No such attention is left with heads of another size."""
+        if left := [a.module for a in find_attentions(model) if _Unpadded.of(a) is not None]:
+            raise ir.passes.PostconditionError(f"Heads are not padded in {left}.")
+
+
+@dataclass(frozen=True)
+class _Unpadded:
+    """Projections of an attention that gains by padding, and the sizes that its heads are padded to."""
+
+    query: Projection
+    key: Projection
+    value: Projection
+    output: Output
+    qk_size: int
+    v_size: int
+
+    @classmethod
+    def of(cls, attention: Attention) -> _Unpadded | None:
         query, key, value, output = attention.query, attention.key, attention.value, attention.output
         if query is None or key is None or value is None or output is None or attention.scores.inputs[0] is None:
-            continue
+            return None
         qk_size, v_size = _head_size(query, attention.heads), _head_size(value, attention.heads)
         if not qk_size or not v_size or qk_size != _head_size(key, attention.heads):
-            continue
+            return None
         targets = [-(-size // HEAD_MULTIPLE) * HEAD_MULTIPLE for size in (qk_size, v_size)]
-        if targets != [qk_size, v_size] and max(targets) <= HEAD_MOST:
-            _pad_scores(attention, query, key, targets[0])
-            _pad_values(attention, value, output, targets[1])
-            padded += 1
-    common.RemoveUnusedNodesPass()(model)
-    return padded
+        if targets == [qk_size, v_size] or max(targets) > HEAD_MOST:
+            return None
+        return cls(query, key, value, output, *targets)
 
 
 def _head_size(side: Projection, heads: int) -> int:

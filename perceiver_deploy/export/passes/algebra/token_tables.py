@@ -28,6 +28,8 @@ import onnx_ir as ir
 from perceiver_deploy.export.graph.origin import module_of
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import constant_array, float64, sole_user
+from perceiver_deploy.export.passes.base import GraphPass
+from perceiver_deploy.export.passes.forms import require_shapes, require_weights_as_read
 
 LOOKED_UP = "projections of tokens looked up"
 MOST_PAIRS = 1 << 20
@@ -76,6 +78,13 @@ class _NormedTokens:
         embeddings, positions = self.parts
         return len(embeddings) * len(positions)
 
+    def projections(self) -> list[ir.Node]:
+        """The readers of the norm, where all are projections, and few enough pairs for a table."""
+        normed = self.norm.outputs[0]
+        readers = [usage.node for usage in normed.uses()]
+        found = self.pairs <= MOST_PAIRS and all(_is_projection(node, normed) for node in readers)
+        return readers if found else []
+
     def inverse(self) -> np.ndarray:
         """[vocabulary, positions]."""
         embeddings, positions = self.parts
@@ -95,26 +104,38 @@ class _NormedTokens:
         return tape.op("Slice", [stored, *others], shape, dtype=stored.dtype)
 
 
-def look_up_tokens(model: ir.Model) -> int:
+class LookUpTokens(GraphPass):
     """Replace norm and projections of embedded tokens by tables, which are computed in float64.
 
     Only where nothing but projections reads the norm, and where there are at most 2^20 pairs of token and position.
-
-    Requires: weights as MatMul reads them. Ensures: the same function. Leaves nodes that nothing reads. Returns how
-    many projections are looked up.
     """
-    count = 0
-    for norm in list(model.graph):
-        tokens = _NormedTokens.of(norm)
-        if tokens is None or tokens.pairs > MOST_PAIRS:
-            continue
-        projections = [usage.node for usage in norm.outputs[0].uses()]
-        if projections and all(_is_projection(node, norm.outputs[0]) for node in projections):
-            inverse = _write_inverse(tokens)
-            for projection in projections:
-                _write_projection(tokens, projection, inverse)
-            count += len(projections)
-    return count
+
+    name = LOOKED_UP
+
+    def requires(self, model: ir.Model) -> None:
+        """Types and shapes; weights as MatMul reads them."""
+        require_shapes(model)
+        require_weights_as_read(model)
+
+    def run(self, model: ir.Model) -> int:
+        """Returns how many projections are looked up."""
+        count = 0
+        for norm in list(model.graph):
+            tokens = _NormedTokens.of(norm)
+            projections = [] if tokens is None else tokens.projections()
+            if tokens is not None and projections:
+                inverse = _write_inverse(tokens)
+                for projection in projections:
+                    _write_projection(tokens, projection, inverse)
+                count += len(projections)
+        return count
+
+    def ensures(self, model: ir.Model) -> None:
+        """No such norm is left."""
+        for norm in model.graph:
+            tokens = _NormedTokens.of(norm)
+            if tokens is not None and tokens.projections():
+                raise ir.passes.PostconditionError(f"Tables could stand for {norm.name}.")
 
 
 def _is_projection(node: ir.Node, source: ir.Value) -> bool:

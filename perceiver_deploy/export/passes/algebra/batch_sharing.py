@@ -7,31 +7,50 @@ import onnx_ir as ir
 from perceiver_deploy.export.graph.origin import module_of
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import constant_array
+from perceiver_deploy.export.passes.base import GraphPass
+from perceiver_deploy.export.passes.forms import require_shapes
 
 
-def share_over_batch(model: ir.Model) -> int:
+class ShareOverBatch(GraphPass):
     """Take latents and queries, and what is computed of them alone, out of the batch.
 
     The model repeats them over the batch by Expand; MatMul and Add repeat them where they meet the data.
-
-    Requires: shapes, with the batch first. Ensures: the same function; a reader that does not broadcast still reads the
-    Expand. Returns how many Expand nodes lost readers.
     """
-    shared = 0
-    for node in list(model.graph):
-        if node.op_type != "Expand" or not _repeats_over_batch(node):
-            continue
-        inside = _computed_of(node)
-        found = [(use.node, taken) for use in node.outputs[0].uses() if (taken := _taken(use.node, inside)) is not None]
-        if found:
-            source = _with_batch_one(node)
-            for reader, _ in found:
-                reader.replace_input_with(reader.inputs.index(node.outputs[0]), source)
-            for _, taken in found:
-                for other in taken:
-                    _set_batch_one(other)
-            shared += 1
-    return shared
+
+    name = "shared over the batch"
+
+    def requires(self, model: ir.Model) -> None:
+        """Types and shapes, with the batch first."""
+        require_shapes(model)
+
+    def run(self, model: ir.Model) -> int:
+        """Returns how many Expand nodes lost readers."""
+        shared = 0
+        for node in list(model.graph):
+            if found := _broadcasting_readers(node):
+                source = _with_batch_one(node)
+                for reader, _ in found:
+                    reader.replace_input_with(reader.inputs.index(node.outputs[0]), source)
+                for _, taken in found:
+                    for other in taken:
+                        _set_batch_one(other)
+                shared += 1
+        return shared
+
+    def ensures(self, model: ir.Model) -> None:
+        """Only readers that do not broadcast read the Expand."""
+        for node in model.graph:
+            if readers := _broadcasting_readers(node):
+                names = [reader.name for reader, _ in readers]
+                raise ir.passes.PostconditionError(f"{names} read {node.name} and would do without it.")
+
+
+def _broadcasting_readers(node: ir.Node) -> list[tuple[ir.Node, list[ir.Node]]]:
+    """Readers of an Expand over the batch that do without it, each with the nodes whose results get batch 1."""
+    if node.op_type != "Expand" or not _repeats_over_batch(node):
+        return []
+    inside = _computed_of(node)
+    return [(use.node, taken) for use in node.outputs[0].uses() if (taken := _taken(use.node, inside)) is not None]
 
 
 def _repeats_over_batch(node: ir.Node) -> bool:

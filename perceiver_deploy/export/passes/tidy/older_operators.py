@@ -9,30 +9,52 @@ import numpy as np
 import onnx_ir as ir
 
 from perceiver_deploy.export.graph.tape import store
+from perceiver_deploy.export.passes.base import GraphPass
 
 _GELU_SINCE, _NUM_OUTPUTS_SINCE = 20, 18
 
 
-def use_older_operators(model: ir.Model, opset: int) -> int:
-    """Write Gelu (of opset 20) by Erf or Tanh, and Split into equal parts (of opset 18) by Slice.
+class UseOlderOperators(GraphPass):
+    """Write Gelu (of opset 20) by Erf or Tanh, and Split into equal parts (of opset 18) by Slice, for an opset."""
 
-    Requires: shapes and dtypes of the values. Ensures: neither is left where the opset has not got it, except splits
-    of an axis that is not a number. Returns how many nodes were rewritten.
-    """
-    rewrites: dict[str, Callable[[ir.Graph, ir.Node], list[ir.Node]]] = {}
-    if opset < _GELU_SINCE:
-        rewrites["Gelu"] = _gelu
-    if opset < _NUM_OUTPUTS_SINCE:
-        rewrites["Split"] = _slices
-    rewritten = 0
-    for node in list(model.graph):
-        if node.op_type in rewrites and node.domain == "" and (nodes := rewrites[node.op_type](model.graph, node)):
+    name = "older operators"
+    recorded = False
+
+    def __init__(self, opset: int) -> None:
+        self._rewrites: dict[str, Callable[[ir.Graph, ir.Node], list[ir.Node]]] = {}
+        if opset < _GELU_SINCE:
+            self._rewrites["Gelu"] = _gelu
+        if opset < _NUM_OUTPUTS_SINCE:
+            self._rewrites["Split"] = _slices
+
+    def requires(self, model: ir.Model) -> None:
+        """Shapes and types of what these two compute."""
+        for node in self._newer(model):
+            if any(value.dtype is None or value.shape is None for value in node.outputs):
+                raise ir.passes.PreconditionError(f"Shape or type of what {node.name} computes is not known.")
+
+    def run(self, model: ir.Model) -> int:
+        """Returns how many nodes were rewritten."""
+        rewritten = 0
+        for node in self._newer(model):
+            if not (nodes := self._rewrites[node.op_type](model.graph, node)):
+                continue
             for index, new in enumerate(nodes):
                 new.name = f"{node.name}/{index}.{new.op_type}"
             outputs = [new.outputs[0] for new in nodes[-len(node.outputs) :]]
             ir.convenience.replace_nodes_and_values(model.graph, node, [node], nodes, node.outputs, outputs)
             rewritten += 1
-    return rewritten
+        return rewritten
+
+    def ensures(self, model: ir.Model) -> None:
+        """Neither is left that the opset does not have, except a Split of an axis that is not a number."""
+        left = [node for node in self._newer(model) if node.op_type != "Split" or _sizes(node) is not None]
+        if left:
+            raise ir.passes.PostconditionError(f"The opset does not have {[node.op_type for node in left]}.")
+
+    def _newer(self, model: ir.Model) -> list[ir.Node]:
+        """The nodes that the opset does not have."""
+        return [node for node in model.graph if node.op_type in self._rewrites and node.domain == ""]
 
 
 def _gelu(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
@@ -56,17 +78,23 @@ def _gelu(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
 
 
 def _slices(graph: ir.Graph, node: ir.Node) -> list[ir.Node]:
-    source, axis = node.inputs[0], node.attributes.get_int("axis", 0)
+    """One Slice for each part; none where a size is not a number."""
+    source, axis, sizes = node.inputs[0], node.attributes.get_int("axis", 0), _sizes(node)
     assert source is not None
     nodes, start = [], 0
-    for output in node.outputs:
-        size = None if output.shape is None else output.shape[axis]
-        if not isinstance(size, int):
-            return []
+    for output, size in zip(node.outputs, sizes or (), strict=sizes is not None):
         bounds = [_constant(graph, [value], ir.DataType.INT64) for value in (start, start + size, axis)]
         nodes.append(_node("Slice", [source, *bounds], output))
         start += size
     return nodes
+
+
+def _sizes(split: ir.Node) -> list[int] | None:
+    """Sizes of the parts of a Split, where all are numbers."""
+    axis = split.attributes.get_int("axis", 0)
+    sizes = [None if value.shape is None else value.shape[axis] for value in split.outputs]
+    numbers = [size for size in sizes if isinstance(size, int)]
+    return numbers if len(numbers) == len(sizes) else None
 
 
 def _node(operator: str, inputs: list[ir.Value], like: ir.Value) -> ir.Node:

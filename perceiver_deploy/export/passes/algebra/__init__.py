@@ -1,0 +1,1 @@
+"""Passes that change how much is computed, not what: to be judged in float64."""

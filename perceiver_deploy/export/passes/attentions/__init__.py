@@ -1,0 +1,1 @@
+"""Passes that write attentions for an engine."""

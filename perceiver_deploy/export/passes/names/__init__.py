@@ -1,0 +1,1 @@
+"""Passes that call axes and nodes by the names of the model and its signature."""
