@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_deploy.model.attention import AttentionLayer, attention_bias
 from perceiver_deploy.model.config import AttentionConfig, Semantics
+from perceiver_deploy.model.perceiver import AttentionLayer, attention_bias
 from tests.factories import perturb
 
 TOLERANCE = 1e-12  # float64: some 1e2 additions of numbers near 1, each rounded by 1.1e-16, leave two digits to spare
