@@ -35,7 +35,7 @@ class AudioInput:
 
 
 class AudioInputAdapter(nn.Module):
-    """Samples [batch, samples, 1] to one token a patch [batch, samples / samples_per_patch, channels]."""
+    """Samples [batch, samples, 1] to one token per patch [batch, samples / samples_per_patch, channels]."""
 
     def __init__(self, config: AudioInput) -> None:
         super().__init__()

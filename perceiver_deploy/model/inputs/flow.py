@@ -25,7 +25,7 @@ class FlowInput:
 
 
 class FlowInputAdapter(nn.Module):
-    """Patches [batch, 2, 27, height, width] to one token a pixel [batch, height * width, channels]."""
+    """Patches [batch, 2, 27, height, width] to one token per pixel [batch, height * width, channels]."""
 
     def __init__(self, config: FlowInput) -> None:
         super().__init__()

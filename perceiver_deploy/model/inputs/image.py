@@ -16,10 +16,8 @@ from perceiver_deploy.model.positions import Positions, build_positions
 class ImageInput:
     """Pixels, as they are or through a stem, concatenated with positions.
 
-    `stem`: "pixels" (none), "conv1x1" (one 1x1 convolution) or "conv" (7x7 convolution, batch norm, ReLU, max pool:
-    a quarter of height and width). `stem_channels` is None for "pixels".
-    `stem_padding` of "conv": "fixed" (3 pixels a side before the convolution, none before the pool, as in Hugging Face:
-    224 pixels become 55) or "same" (TensorFlow's SAME for both, as in DeepMind's code: 224 pixels become 56).
+    `stem`: "pixels" (none), "conv1x1" (one 1x1 convolution) or "conv" (`ConvStem`: a quarter of height and width).
+    `stem_channels` is None for "pixels". `stem_padding` is that of `ConvStem`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -48,7 +46,7 @@ class ImageInputAdapter(nn.Module):
         self.channels = (config.stem_channels or config.image_channels) + self.positions.channels
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """One token a pixel of the stem's output, row by row."""
+        """One token per pixel of the stem's output, row by row."""
         features = pixel_values if self.stem is None else self.stem(pixel_values)
         return self.positions.beside(features.flatten(2).transpose(1, 2), (features.shape[2], features.shape[3]))
 

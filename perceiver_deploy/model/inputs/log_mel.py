@@ -18,7 +18,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class LogMel:
-    """A log-mel spectrogram: `num_mels` bands from 0 Hz to half the sample rate, of `window` samples a frame.
+    """A log-mel spectrogram: `num_mels` bands from 0 Hz to half the sample rate, of `window` samples per frame.
 
     `floor` is the least power that is told from silence; white noise of variance 1 has a power of 1 in every band.
     """
@@ -35,7 +35,7 @@ class LogMel:
 
 
 class LogMelSpectrogram(nn.Module):
-    """Samples in patches [batch, tokens, samples_per_patch] to one frame a patch [batch, tokens, num_mels].
+    """Samples in patches [batch, tokens, samples_per_patch] to one frame per patch [batch, tokens, num_mels].
 
     A frame is `window` samples around its patch, zeros beyond the ends of the sound, under a periodic Hann window. Its
     power spectrum, in which white noise has its variance in every bin, is averaged by the filters of

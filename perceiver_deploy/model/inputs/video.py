@@ -26,7 +26,7 @@ class VideoInput:
 
 
 class VideoInputAdapter(nn.Module):
-    """Frames [batch, frames, 3, height, width] to one token a patch [batch, tokens, channels]."""
+    """Frames [batch, frames, 3, height, width] to one token per patch [batch, tokens, channels]."""
 
     def __init__(self, config: VideoInput) -> None:
         super().__init__()

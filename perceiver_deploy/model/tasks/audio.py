@@ -21,7 +21,7 @@ class AudioClassifier(Classifier):
 
     @property
     def signature(self) -> Signature:
-        """Inputs, outputs and axes; the mask has one entry a patch."""
+        """Inputs, outputs and axes; the mask has one entry per patch."""
         assert isinstance(self.config.input, AudioInput)
         axes, audio = audio_input(self.config.input)
         mask = mask_spec("batch", f"samples/{self.config.input.samples_per_patch}")

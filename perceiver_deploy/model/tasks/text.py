@@ -18,7 +18,7 @@ _OPT_LENGTH = 512
 class MaskedLanguageModel(nn.Module):
     """Bytes to logits over the vocabulary at every position of the given length.
 
-    Queries are trainable, one a position, or the embedded tokens where `decoder.num_queries` is None. Logits are
+    Queries are trainable, one per position, or the embedded tokens where `decoder.num_queries` is None. Logits are
     products with the token embeddings, or a projection where `decoder.output_channels` says of how many.
     """
 
@@ -145,7 +145,7 @@ class TextClassifier(Classifier):
 
 
 class MultitaskTextModel(nn.Module):
-    """Bytes to the class logits of several tasks: one trainable query a task, answered from one encoding.
+    """Bytes to the class logits of several tasks: one trainable query per task, answered from one encoding.
 
     Source: Perceiver IO, section 4.1 (GLUE with multitask queries).
     """
@@ -155,7 +155,7 @@ class MultitaskTextModel(nn.Module):
         assert isinstance(config.input, TextInput)
         assert isinstance(config.decoder, DecoderConfig)
         if config.decoder.num_queries is None:
-            raise ValueError("task 'multitask_text' needs decoder.num_queries, one a task")
+            raise ValueError("task 'multitask_text' needs decoder.num_queries, one per task")
         self.config = config
         self.num_tasks = config.decoder.num_queries
         self.input_adapter = TextInputAdapter(config.input, config.initializer_range)
