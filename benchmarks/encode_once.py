@@ -31,7 +31,7 @@ from perceiver_deploy import convert_bundle, export_model, load, reconstruct_cli
 from perceiver_deploy.evaluate.parity.verdicts import compare
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.load import load_checkpoint
-from perceiver_deploy.model.tasks.stages import stage_module
+from perceiver_deploy.model.stages import stage_module
 
 RESULTS = Path(__file__).parent / "results" / "encode_once.json"
 NAME = "PerceiverForMultimodalAutoencoding"

@@ -30,7 +30,7 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
 from perceiver_deploy.model.checkpoints.load import shipped_names
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 
 RESULTS = Path(__file__).parent / "results" / "engines.json"
 CAPABILITIES = ["8.6", "8.9", "12.0"]

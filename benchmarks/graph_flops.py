@@ -31,7 +31,7 @@ from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 
 RESULTS = Path(__file__).parent / "results" / "graph_flops.json"
 FORMS = {"plain_": GraphOptions(reassociate=False), "": GraphOptions(), "rows_": GraphOptions(attention="rows")}

@@ -38,7 +38,7 @@ from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
 from perceiver_deploy.model.checkpoints.load import find_checkpoint, load_checkpoint
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel, build_model
 
 RESULTS = Path(__file__).parent / "results" / "onnxruntime_operators.json"
 FOURIER, LANGUAGE = "PerceiverForImageClassificationFourier", "PerceiverForMaskedLM"

@@ -12,9 +12,10 @@ from torch import nn
 
 from perceiver_deploy.bundle.preprocessing import ImagePreprocessing, TextPreprocessing
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
-from perceiver_deploy.model.inputs.config import ImageInput, TextInput
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.inputs.image import ImageInput
+from perceiver_deploy.model.inputs.text import TextInput
 from perceiver_deploy.model.positions import FourierPositions, LearnedPositions
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel, build_model
 
 IMAGE_KINDS = ("fourier", "conv", "learned")
 TEXT_KINDS = ("masked_lm", "text_classification")

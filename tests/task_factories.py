@@ -11,20 +11,18 @@ from perceiver_deploy.model.config import (
     MeanDecoderConfig,
     PerceiverConfig,
 )
-from perceiver_deploy.model.inputs.config import (
-    AudioInput,
-    EntitiesInput,
-    FlowInput,
-    LabelInput,
-    LogMel,
-    MultimodalInput,
-    PointsInput,
-    TextInput,
-    TokensInput,
-    VideoInput,
-)
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.entities import EntitiesInput
+from perceiver_deploy.model.inputs.flow import FlowInput
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.log_mel import LogMel
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput
+from perceiver_deploy.model.inputs.points import PointsInput
+from perceiver_deploy.model.inputs.text import TextInput
+from perceiver_deploy.model.inputs.tokens import TokensInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from tests.factories import KINDS, perturbed_model, small_model
 
 CLASSES = 5

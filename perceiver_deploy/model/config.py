@@ -11,7 +11,9 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 from perceiver_deploy.bundle.manifest import Task
 from perceiver_deploy.bundle.preprocessing import Preprocessing
 from perceiver_deploy.errors import CheckpointError
-from perceiver_deploy.model.inputs.config import Input, LabelInput, MultimodalInput
+from perceiver_deploy.model.inputs.catalogue import Input
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput
 from perceiver_deploy.strict import first_problem
 
 FORMAT = "perceiver-deploy"

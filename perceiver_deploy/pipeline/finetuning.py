@@ -8,7 +8,7 @@ from typing import Any
 from perceiver_deploy.bundle.preprocessing import TextPreprocessing
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import DecoderConfig, MeanDecoderConfig, PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel, build_model
 from perceiver_deploy.progress import log
 
 _BODY = ("input_adapter.", "encoder.")

@@ -20,7 +20,7 @@ from perceiver_deploy.model.checkpoints.load import describe_origin, find_checkp
 from perceiver_deploy.model.checkpoints.own import save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel, build_model
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.checks.inputs import check_inputs

@@ -19,8 +19,8 @@ from perceiver_deploy.runtimes.settings import DEFAULTS, RuntimeSettings
 if TYPE_CHECKING:
     from torch import nn
 
-    from perceiver_deploy.model.perceiver import PerceiverModel
     from perceiver_deploy.model.raw.wrapping import RawModel
+    from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class EagerSession(Session):
@@ -67,7 +67,7 @@ def open_stages(
 ) -> Callable[[StageName], EagerSession]:
     """Opens the stages of the model that the bundle was exported from, whatever the variant."""
     model = load_source_model(bundle)
-    from perceiver_deploy.model.tasks.stages import stage_module
+    from perceiver_deploy.model.stages import stage_module
 
     return lambda name: EagerSession(
         stage_module(model, name), bundle.manifest.stages[name], bundle.manifest.axes, settings=settings

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from perceiver_deploy.data.split import Split
-from perceiver_deploy.model.attention import AttentionLayer
-from perceiver_deploy.model.inputs.adapters import TextInputAdapter
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.inputs.text import TextInputAdapter
+from perceiver_deploy.model.perceiver import AttentionLayer
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.model.tasks.text import MaskedLanguageModel
 
 _POSITION_SCALE = 0.15  # beside token embeddings of initializer_range 0.1

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import PerceiverDeployError, UsageError, requires
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.progress import track
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.recipe import Recipe

@@ -14,7 +14,7 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.metrics import Run
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.losses import classification_loss
 

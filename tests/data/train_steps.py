@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 
 from perceiver_deploy.data.datasets import load_dataset
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.train.catalogue import find_recipe
 from perceiver_deploy.train.loop import fit
 

@@ -15,8 +15,8 @@ from perceiver_deploy.bundle.bundle import Bundle, changed_bundle, sha256
 from perceiver_deploy.bundle.manifest import Engine
 from perceiver_deploy.errors import BundleError, MissingError, PerceiverDeployError, UsageError
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import TextInput
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.inputs.text import TextInput
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline.export.export import export_model
 from perceiver_deploy.runtimes.nvidia import gpu
 

@@ -11,10 +11,10 @@ from perceiver_deploy import export_model, load, validate_bundle
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.errors import BundleError, ExportError
-from perceiver_deploy.model.attention import AttentionLayer
 from perceiver_deploy.model.config import AttentionConfig, Semantics
+from perceiver_deploy.model.perceiver import AttentionLayer
 from perceiver_deploy.model.positions import FourierEncoding, FourierPositions
-from perceiver_deploy.model.tasks.classification import mask_spec
+from perceiver_deploy.model.tasks.signatures import mask_spec
 
 
 class Sensors(nn.Module):

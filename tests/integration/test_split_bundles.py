@@ -14,7 +14,7 @@ from perceiver_deploy import build_engine, convert_bundle, export_model, load, r
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.errors import BundleError, ExportError, InputError, ParityError, PerceiverDeployError, UsageError
-from perceiver_deploy.model.tasks.stages import stage_module
+from perceiver_deploy.model.stages import stage_module
 from perceiver_deploy.pipeline.export import stages as export_stages
 from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes.eager import EagerSession

@@ -13,7 +13,7 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, compare, judge
 from perceiver_deploy.model.config import Semantics
-from perceiver_deploy.model.tasks.stages import stage_module
+from perceiver_deploy.model.stages import stage_module
 from perceiver_deploy.runtimes.eager import EagerSession
 from perceiver_deploy.runtimes.stages.queries import all_queries
 from perceiver_deploy.runtimes.stages.staged import StagedSession

@@ -12,7 +12,7 @@ import torch
 from perceiver_deploy import convert_bundle, export_model, load
 from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.bundle.preprocessing import TextPreprocessing
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline.predict import predict_files
 from tests.task_factories import TASK_CONFIGS
 

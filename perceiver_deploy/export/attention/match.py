@@ -1,6 +1,6 @@
 """Find the attentions of an exported graph, with all that a rewrite or a table of attentions needs to know.
 
-The form, as export/attention/translation.py and model/attention.py write it (every part in [] may be missing):
+The form, as export/attention/translation.py and model/perceiver.py write it (every part in [] may be missing):
 
     scores   = MatMul([Mul](query, scale), keys)        query [batch, heads, queries, head size]
     weights  = Softmax([Add](scores, mask))             keys [batch, heads, head size, tokens]

@@ -17,7 +17,7 @@ from perceiver_deploy.model.checkpoints.lucidrains.reader import load_lucidrains
 from perceiver_deploy.model.checkpoints.own import CONFIG_NAME, load_native
 from perceiver_deploy.model.checkpoints.tensors import PICKLE_NAME, SAFETENSORS_NAME, read_tensors
 from perceiver_deploy.model.config import FORMAT
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 Form = Literal["native", "huggingface", "haiku", "krasserm", "lucidrains"]
 """Whose form a checkpoint is in: ours, Hugging Face's, DeepMind's pickle, or that of two PyTorch packages."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from perceiver_deploy.model.checkpoints.tensors import SAFETENSORS_NAME, assign_tensors, build_on_meta, read_tensors
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 CONFIG_NAME = "config.json"
 

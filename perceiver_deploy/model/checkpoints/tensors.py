@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel, build_model
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel, build_model
 
 SAFETENSORS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"

@@ -1,1 +1,4 @@
-"""Input adapters and their configuration."""
+"""What models take: one file per modality, which has its configuration and the adapter that makes tokens of it.
+
+Tokens are [batch, tokens, channels].
+"""

@@ -6,18 +6,36 @@ Float32 at least, whatever the dtype of the model: quiet bands are far below wha
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceiver_deploy.model.inputs.config import LogMel
+
+@dataclass(frozen=True)
+class LogMel:
+    """A log-mel spectrogram: `num_mels` bands from 0 Hz to half the sample rate, of `window` samples per frame.
+
+    `floor` is the least power that is told from silence; white noise of variance 1 has a power of 1 in every band.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    sample_rate: PositiveInt
+    num_mels: PositiveInt
+    window: PositiveInt
+    floor: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.floor < 1:
+            raise ValueError(f"floor {self.floor}, expected more than 0 and less than 1")
 
 
 class LogMelSpectrogram(nn.Module):
-    """Samples in patches [batch, tokens, samples_per_patch] to one frame a patch [batch, tokens, num_mels].
+    """Samples in patches [batch, tokens, samples_per_patch] to one frame per patch [batch, tokens, num_mels].
 
     A frame is `window` samples around its patch, zeros beyond the ends of the sound, under a periodic Hann window. Its
     power spectrum, in which white noise has its variance in every bin, is averaged by the filters of

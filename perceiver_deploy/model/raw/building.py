@@ -10,13 +10,13 @@ from perceiver_deploy.bundle.preprocessing import (
     VideoPreprocessing,
 )
 from perceiver_deploy.errors import UsageError
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.flow import RawFlowModel
 from perceiver_deploy.model.raw.images import RawImageModel
 from perceiver_deploy.model.raw.sound import RawAudioModel
 from perceiver_deploy.model.raw.text import RawTextModel
 from perceiver_deploy.model.raw.video import RawVideoModel
 from perceiver_deploy.model.raw.wrapping import RawModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 _RAW_ALREADY = ("point_cloud_classification", "entities", "tokens")
 

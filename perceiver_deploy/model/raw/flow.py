@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from perceiver_deploy.bundle.manifest import Signature
 from perceiver_deploy.bundle.preprocessing import FlowPreprocessing
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel, pixels_spec
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class RawFlowModel(RawModel):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature
 from perceiver_deploy.bundle.preprocessing import ImagePreprocessing
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.resize import BicubicResize
 from perceiver_deploy.model.raw.wrapping import RawModel, pixels_spec
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class RawImageModel(RawModel):

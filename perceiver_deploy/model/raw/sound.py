@@ -7,8 +7,8 @@ from torch import Tensor
 
 from perceiver_deploy.bundle.manifest import Axis, Signature
 from perceiver_deploy.bundle.preprocessing import AudioPreprocessing
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel, pcm_spec, sound_of
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class RawAudioModel(RawModel):

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec
 from perceiver_deploy.bundle.preprocessing import MASKED_BYTE, TextPreprocessing
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.wrapping import RawModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 _SPECIALS = 2
 """CLS and SEP."""

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from perceiver_deploy.bundle.manifest import Axis, Signature
 from perceiver_deploy.bundle.preprocessing import VideoPreprocessing
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.resize import BicubicResize
 from perceiver_deploy.model.raw.wrapping import RawModel, pcm_spec, pixels_spec, sound_of
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class RawVideoModel(RawModel):

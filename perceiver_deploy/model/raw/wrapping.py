@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 class RawModel(nn.Module):

@@ -6,12 +6,10 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.decoder import PerceiverDecoder
-from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.inputs.config import FlowInput
-from perceiver_deploy.model.inputs.media import FLOW_PATCH_CHANNELS, FlowInputAdapter
-from perceiver_deploy.model.tasks.classification import BATCH
-from perceiver_deploy.model.tasks.stages import split_signature
+from perceiver_deploy.model.inputs.flow import FLOW_PATCH_CHANNELS, FlowInput, FlowInputAdapter
+from perceiver_deploy.model.perceiver import PerceiverDecoder, PerceiverEncoder
+from perceiver_deploy.model.stages import split_signature
+from perceiver_deploy.model.tasks.signatures import BATCH
 
 _OPT_QUERIES = 8192
 _RESCALE = 100.0

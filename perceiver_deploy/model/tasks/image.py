@@ -6,10 +6,10 @@ from torch import Tensor
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, TensorSpec
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.inputs.adapters import ConvStem, ImageInputAdapter
-from perceiver_deploy.model.inputs.config import ImageInput
+from perceiver_deploy.model.inputs.image import ConvStem, ImageInput, ImageInputAdapter
+from perceiver_deploy.model.perceiver import Classifier
 from perceiver_deploy.model.positions import LearnedPositions
-from perceiver_deploy.model.tasks.classification import Classifier
+from perceiver_deploy.model.tasks.signatures import classifier_signature
 
 
 class ImageClassifier(Classifier):
@@ -32,7 +32,7 @@ class ImageClassifier(Classifier):
             for name, opt, bound in zip(("height", "width"), image.image_size, bounds, strict=True)
         }
         shape = ("batch", image.image_channels, "height", "width")
-        return self.classifier_signature(axes, TensorSpec(name="pixel_values", dtype="float32", shape=shape))
+        return classifier_signature(self.config, axes, TensorSpec(name="pixel_values", dtype="float32", shape=shape))
 
     def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """`pixel_values` [batch, 3, height, width] to `logits` [batch, classes]."""
@@ -40,4 +40,4 @@ class ImageClassifier(Classifier):
 
     def encode(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """`pixel_values` to `latents`."""
-        return self.encode_tokens(self.input_adapter(pixel_values))
+        return {"latents": self.encoder(self.input_adapter(pixel_values))}

@@ -7,12 +7,10 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.decoder import PerceiverDecoder
-from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.inputs.adapters import TextInputAdapter
-from perceiver_deploy.model.inputs.config import TextInput
-from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
-from perceiver_deploy.model.tasks.stages import split_signature
+from perceiver_deploy.model.inputs.text import TextInput, TextInputAdapter
+from perceiver_deploy.model.perceiver import Classifier, PerceiverDecoder, PerceiverEncoder
+from perceiver_deploy.model.stages import split_signature
+from perceiver_deploy.model.tasks.signatures import BATCH, classes, classifier_signature, mask_spec
 
 _OPT_LENGTH = 512
 
@@ -20,7 +18,7 @@ _OPT_LENGTH = 512
 class MaskedLanguageModel(nn.Module):
     """Bytes to logits over the vocabulary at every position of the given length.
 
-    Queries are trainable, one a position, or the embedded tokens where `decoder.num_queries` is None. Logits are
+    Queries are trainable, one per position, or the embedded tokens where `decoder.num_queries` is None. Logits are
     products with the token embeddings, or a projection where `decoder.output_channels` says of how many.
     """
 
@@ -135,7 +133,7 @@ class TextClassifier(Classifier):
     def signature(self) -> Signature:
         """Inputs, outputs and axes."""
         axes, inputs = _text_inputs(self.config)
-        return self.classifier_signature(axes, *inputs)
+        return classifier_signature(self.config, axes, *inputs)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` [batch, length] to `logits` [batch, classes]."""
@@ -143,11 +141,11 @@ class TextClassifier(Classifier):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` to `latents`."""
-        return self.encode_tokens(self.input_adapter(input_ids), attention_mask)
+        return {"latents": self.encoder(self.input_adapter(input_ids), attention_mask)}
 
 
 class MultitaskTextModel(nn.Module):
-    """Bytes to the class logits of several tasks: one trainable query a task, answered from one encoding.
+    """Bytes to the class logits of several tasks: one trainable query per task, answered from one encoding.
 
     Source: Perceiver IO, section 4.1 (GLUE with multitask queries).
     """
@@ -157,7 +155,7 @@ class MultitaskTextModel(nn.Module):
         assert isinstance(config.input, TextInput)
         assert isinstance(config.decoder, DecoderConfig)
         if config.decoder.num_queries is None:
-            raise ValueError("task 'multitask_text' needs decoder.num_queries, one a task")
+            raise ValueError("task 'multitask_text' needs decoder.num_queries, one per task")
         self.config = config
         self.num_tasks = config.decoder.num_queries
         self.input_adapter = TextInputAdapter(config.input, config.initializer_range)

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.decoder import PerceiverDecoder
-from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.inputs.config import TokensInput
-from perceiver_deploy.model.tasks.classification import BATCH, mask_spec
-from perceiver_deploy.model.tasks.stages import split_signature
+from perceiver_deploy.model.inputs.tokens import TokensInput
+from perceiver_deploy.model.perceiver import PerceiverDecoder, PerceiverEncoder
+from perceiver_deploy.model.stages import split_signature
+from perceiver_deploy.model.tasks.signatures import BATCH, mask_spec
 
 
 class TokensModel(nn.Module):

@@ -26,9 +26,9 @@ from perceiver_deploy.export.passes.grids.large_grids import LEAST_SCORES, LEFT
 from perceiver_deploy.model.checkpoints.load import Form, describe_origin, find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.own import CONFIG_NAME, save_weights
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel
 from perceiver_deploy.model.raw.building import raw_model
 from perceiver_deploy.model.raw.wrapping import RawModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.pipeline.export.gate import GateResult, keep_evidence, run_gate, write_samples
 from perceiver_deploy.pipeline.export.stages import (
     ExportedGraph,
@@ -92,7 +92,7 @@ def export_model(
         path: the bundle to write.
         form: whose form the checkpoint is in; found out by default.
         split: write the stages `encoder` and `decoder` too, or instead; a module of your own needs `stages` for that
-            (see `model.tasks.stages`).
+            (see `model.stages`).
         force: replace a bundle that is there.
         validate: run the gate: onnxruntime against eager float64 over the grid. It also makes the golden samples,
             so without it there are none.

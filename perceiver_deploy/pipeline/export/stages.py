@@ -19,7 +19,7 @@ from perceiver_deploy.export.description import GraphDescription, describe_graph
 from perceiver_deploy.export.graph.files import stored_bytes, write_graph
 from perceiver_deploy.export.options import AXES, GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.model.tasks.stages import stage_module
+from perceiver_deploy.model.stages import stage_module
 from perceiver_deploy.progress import log
 
 SplitMode = Literal["beside", "only"]

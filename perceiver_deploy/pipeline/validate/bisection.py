@@ -27,7 +27,7 @@ with requires("export", "Bisecting"):
     from perceiver_deploy.evaluate.parity.activations import Activations, record_activations
     from perceiver_deploy.export.graph.files import copy_model
     from perceiver_deploy.export.graph.taps import Tap, tap_modules
-    from perceiver_deploy.model.tasks.stages import stage_module
+    from perceiver_deploy.model.stages import stage_module
 
 _SAME = 1e-2
 """A result of the fp32 graph that is off by more is not the module's own: the graph computes it in another way."""

@@ -11,7 +11,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.breast_cancer import LABELS
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import EntitiesInput
+from perceiver_deploy.model.inputs.entities import EntitiesInput
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.losses import LABEL_SMOOTHING, classification_loss
 from perceiver_deploy.train.recipe import Baseline, Recipe

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from perceiver_deploy.data.sets.topics import IGNORED, LENGTH, PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import TextInput
+from perceiver_deploy.model.inputs.text import TextInput
 from perceiver_deploy.train.baselines.byte_ngrams import fit_ngrams
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.local_attention import attend_locally

@@ -13,7 +13,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.digits import PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import ImageInput
+from perceiver_deploy.model.inputs.image import ImageInput
 from perceiver_deploy.model.positions import FourierPositions
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.recipe import Baseline, Recipe

@@ -12,7 +12,10 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.film_sets import PART_LABELS, PICTURES_AND_SOUND, SAMPLES_PER_PATCH
 from perceiver_deploy.data.sets.films import FRAMES, SIZE
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import AudioInput, LabelInput, MultimodalInput, VideoInput
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.recipe import Baseline, Recipe

@@ -12,7 +12,7 @@ from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.film_sets import PICTURES, SHOT_LABELS
 from perceiver_deploy.data.sets.films import FRAMES, SIZE
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import VideoInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions
 from perceiver_deploy.train.baselines.linear import logistic_regression
 from perceiver_deploy.train.batch import Batch

@@ -12,9 +12,9 @@ from perceiver_deploy.data.media.flow import extract_patches
 from perceiver_deploy.data.sets.flow_photos import PREPROCESSING, SIZE, TRAIN_PHOTOS, draw_pairs, read_photos
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import FlowInput
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.inputs.flow import FlowInput
 from perceiver_deploy.model.positions import FourierPositions
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.model.tasks.flow import OpticalFlowModel
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.recipe import Baseline, Recipe

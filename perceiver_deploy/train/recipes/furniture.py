@@ -13,7 +13,7 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.furniture import LABELS, PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import PointsInput
+from perceiver_deploy.model.inputs.points import PointsInput
 from perceiver_deploy.model.positions import FourierPositions
 from perceiver_deploy.train.baselines.linear import logistic_regression
 from perceiver_deploy.train.batch import Batch

@@ -12,8 +12,8 @@ from perceiver_deploy.arrays import Arrays
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.languages import LANGUAGES, PREPROCESSING
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import AudioInput, LogMel
-from perceiver_deploy.model.inputs.log_mel import LogMelSpectrogram
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.log_mel import LogMel, LogMelSpectrogram
 from perceiver_deploy.model.positions import FourierPositions
 from perceiver_deploy.train.baselines.linear import logistic_regression
 from perceiver_deploy.train.batch import Batch

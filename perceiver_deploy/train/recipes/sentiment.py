@@ -7,7 +7,7 @@ import torch
 from perceiver_deploy.data.datasets import DataSet
 from perceiver_deploy.data.sets.snippets import LENGTH, PREPROCESSING, SENTIMENTS
 from perceiver_deploy.model.config import AttentionConfig, EncoderConfig, MeanDecoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import TextInput
+from perceiver_deploy.model.inputs.text import TextInput
 from perceiver_deploy.train.baselines.character_ngrams import fit_classifier
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.local_attention import attend_locally

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.bundle.preprocessing import FlowPreprocessing, ImagePreprocessing
 from perceiver_deploy.evaluate.parity.grid import Case, adversarial_cases, make_inputs, shape_grid
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from tests.factories import KINDS, TEXT_KINDS, small_model
 from tests.task_factories import TASK_CONFIGS
 

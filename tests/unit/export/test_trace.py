@@ -22,9 +22,9 @@ from perceiver_deploy.bundle.manifest import Signature
 from perceiver_deploy.errors import ExportError
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
-from perceiver_deploy.model.inputs.config import TextInput
-from perceiver_deploy.model.perceiver import MaskedLanguageModel
+from perceiver_deploy.model.inputs.text import TextInput
 from perceiver_deploy.model.positions import LearnedPositions
+from perceiver_deploy.model.tasks.text import MaskedLanguageModel
 from perceiver_deploy.pipeline.export.export import export_model
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.opening import load

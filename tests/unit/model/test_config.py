@@ -5,7 +5,7 @@ import pytest
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from tests.factories import KINDS, small_config
 from tests.task_factories import TASK_CONFIGS
 

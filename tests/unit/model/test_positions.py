@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from perceiver_deploy.model.positions import (
     FourierPositions,
     LearnedEncoding,
     LearnedPositions,
+    indexed_positions,
     linear_positions,
 )
 
@@ -41,6 +43,13 @@ def test_linear_positions_of_one_point_are_its_start():
 def test_a_grid_is_row_major_with_the_last_dimension_fastest():
     features = FourierEncoding(FourierPositions(1, (4, 4)))((2, 3), torch.zeros(()))
     assert features[:, :2].tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
+
+
+def test_indexed_positions_are_those_of_the_subsampled_grid():
+    sizes = (3, 4, 5)
+    indices = torch.arange(60)
+    expected = -1 + 2 * np.stack(np.unravel_index(indices.numpy(), sizes), axis=-1) / np.array(sizes)
+    np.testing.assert_allclose(indexed_positions(indices, sizes).numpy(), expected, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("order", ["positions_first", "by_dimension"])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from tests.factories import KINDS, perturb, small_config, small_model, some_inputs, tensors
 
 

@@ -10,7 +10,7 @@ import torch
 
 from perceiver_deploy.errors import CheckpointError, InputError, UsageError
 from perceiver_deploy.model.checkpoints.own import save_checkpoint
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline import train as training
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.train.catalogue import find_recipe

@@ -10,7 +10,7 @@ import torch
 
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline import train as training
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.recipes.flow import RECIPE

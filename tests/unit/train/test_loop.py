@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from perceiver_deploy.bundle.bundle import sha256
 from perceiver_deploy.data.datasets import load_dataset
 from perceiver_deploy.errors import CheckpointError, PerceiverDeployError, UsageError
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline import train as training
 from perceiver_deploy.train.catalogue import find_recipe
 from perceiver_deploy.train.loop import fit

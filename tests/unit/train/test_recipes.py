@@ -20,7 +20,7 @@ from perceiver_deploy.data.metrics import collect_outputs, measure
 from perceiver_deploy.data.split import Split
 from perceiver_deploy.errors import MissingError
 from perceiver_deploy.model.checkpoints.load import SHIPPED, load_checkpoint, shipped_names
-from perceiver_deploy.model.perceiver import build_model
+from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline.train import train_recipe
 from perceiver_deploy.runtimes.eager import EagerSession
 from perceiver_deploy.train.catalogue import RECIPES, find_recipe

@@ -25,17 +25,15 @@ from perceiver_deploy.model.checkpoints.haiku.names import BATCH_NORM, CLASSIFIE
 from perceiver_deploy.model.checkpoints.haiku.pickle_reader import read_pickle
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
-from perceiver_deploy.model.inputs.config import (
-    AudioInput,
-    FlowInput,
-    ImageInput,
-    LabelInput,
-    MultimodalInput,
-    TextInput,
-    VideoInput,
-)
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.flow import FlowInput
+from perceiver_deploy.model.inputs.image import ImageInput
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput
+from perceiver_deploy.model.inputs.text import TextInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions, LearnedPositions
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 _IMAGE_SIZE = (224, 224)
 _FLOW_SIZE = (368, 496)

@@ -18,15 +18,13 @@ from perceiver_deploy.bundle.preprocessing import (
 )
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
-from perceiver_deploy.model.inputs.config import (
-    AudioInput,
-    FlowInput,
-    ImageInput,
-    LabelInput,
-    MultimodalInput,
-    TextInput,
-    VideoInput,
-)
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.flow import FlowInput
+from perceiver_deploy.model.inputs.image import ImageInput
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput
+from perceiver_deploy.model.inputs.text import TextInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions, LearnedPositions
 
 _IMAGE_SIZE = (224, 224)

@@ -9,7 +9,7 @@ from typing import Any
 from perceiver_deploy.model.checkpoints.huggingface.config import convert_config
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta, read_tensors
 from perceiver_deploy.model.config import PerceiverConfig
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 
 def load_huggingface(directory: Path, document: dict[str, Any]) -> PerceiverModel:

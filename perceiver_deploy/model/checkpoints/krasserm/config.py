@@ -18,7 +18,10 @@ from perceiver_deploy.model.checkpoints.krasserm.options import (
     TextEncoderOptions,
 )
 from perceiver_deploy.model.config import AttentionConfig, DecoderConfig, EncoderConfig, PerceiverConfig, Semantics
-from perceiver_deploy.model.inputs.config import FlowInput, ImageInput, Input, TextInput
+from perceiver_deploy.model.inputs.catalogue import Input
+from perceiver_deploy.model.inputs.flow import FlowInput
+from perceiver_deploy.model.inputs.image import ImageInput
+from perceiver_deploy.model.inputs.text import TextInput
 from perceiver_deploy.model.positions import FourierPositions
 
 _BYTE_VOCABULARY = 262  # 256 bytes and 6 special tokens: the tokenizer of DeepMind's language model

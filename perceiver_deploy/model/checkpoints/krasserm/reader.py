@@ -17,9 +17,10 @@ from perceiver_deploy.model.checkpoints.krasserm.config import convert_options
 from perceiver_deploy.model.checkpoints.krasserm.options import Kind, parse_options
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.inputs.config import FlowInput, ImageInput
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.inputs.flow import FlowInput
+from perceiver_deploy.model.inputs.image import ImageInput
 from perceiver_deploy.model.positions import build_positions
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 _KINDS: dict[str, Kind] = {
     "perceiver-io-masked-language-model": "masked_lm",

@@ -22,7 +22,12 @@ from perceiver_deploy.model.config import (
     Semantics,
     Sharing,
 )
-from perceiver_deploy.model.inputs.config import AudioInput, ImageInput, Input, TextInput, TokensInput, VideoInput
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.catalogue import Input
+from perceiver_deploy.model.inputs.image import ImageInput
+from perceiver_deploy.model.inputs.text import TextInput
+from perceiver_deploy.model.inputs.tokens import TokensInput
+from perceiver_deploy.model.inputs.video import VideoInput
 from perceiver_deploy.model.positions import FourierPositions
 
 _WIDENING_FACTOR = 4  # FeedForward(mult=4), which no argument changes

@@ -17,7 +17,7 @@ from perceiver_deploy.model.checkpoints.lucidrains.config import convert_options
 from perceiver_deploy.model.checkpoints.lucidrains.names import prefix_of, tensor_name
 from perceiver_deploy.model.checkpoints.lucidrains.options import Kind, Options, PerceiverOptions, parse_options
 from perceiver_deploy.model.checkpoints.tensors import assign_tensors, build_on_meta
-from perceiver_deploy.model.perceiver import PerceiverModel
+from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 

@@ -1,15 +1,13 @@
-"""Models of the tasks beyond text and images: what masks, points and sharing mean."""
+"""Models of the tasks beyond text and images: what masks and points mean."""
 
 from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
-from perceiver_deploy.model.positions import indexed_positions
 from tests.factories import perturbed_model, tensors
 from tests.task_factories import TASK_CONFIGS
 
@@ -114,39 +112,6 @@ def test_masking_with_a_probability_is_random_in_training_only():
     assert torch.equal(model(**inputs)["label_logits"], model(**inputs)["label_logits"])
     model.train()
     assert not torch.equal(model(**inputs)["label_logits"], model(**inputs)["label_logits"])
-
-
-def test_indexed_positions_are_those_of_the_subsampled_grid():
-    sizes = (3, 4, 5)
-    indices = torch.arange(60)
-    expected = -1 + 2 * np.stack(np.unravel_index(indices.numpy(), sizes), axis=-1) / np.array(sizes)
-    np.testing.assert_allclose(indexed_positions(indices, sizes).numpy(), expected, rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("sharing", "cross_attentions", "blocks"), [("all", 1, 1), ("from_second", 2, 2), ("none", 3, 4)]
-)
-def test_sharing_says_how_many_sets_of_weights_there_are(sharing, cross_attentions, blocks):
-    config = TASK_CONFIGS["video_classification"]
-    encoder = dataclasses.replace(config.encoder, cross_attention_sharing=sharing, block_sharing=sharing)
-    model = perturbed_model(dataclasses.replace(config, encoder=encoder))
-    names = {name.partition(".query.weight")[0] for name in model.state_dict() if name.endswith(".query.weight")}
-    assert len([name for name in names if "cross" in name]) == cross_attentions
-    assert len([name for name in names if "cross" not in name]) == blocks
-
-
-def test_interleaved_cross_attentions_attend_to_the_inputs_again():
-    """With all weights shared, three cross-attentions are the same layer applied three times."""
-    config = TASK_CONFIGS["video_classification"]
-    encoder = dataclasses.replace(config.encoder, cross_attention_sharing="all", block_sharing="all")
-    model = perturbed_model(dataclasses.replace(config, encoder=encoder)).double()
-    tokens = model.input_adapter(inputs_of(model)["image"])
-    latents = model.encoder.latents.expand(tokens.shape[0], -1, -1)
-    for index in range(4):
-        if index < 3:
-            latents = model.encoder.cross_attention(latents, tokens)
-        latents = model.encoder.self_attends[0](latents)
-    torch.testing.assert_close(model.encoder(tokens), latents, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

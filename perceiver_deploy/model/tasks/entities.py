@@ -1,4 +1,4 @@
-"""Sets: point clouds, and entities with an answer for the set and one for each of them."""
+"""Entities: an answer for the set and one for each of them."""
 
 from __future__ import annotations
 
@@ -7,37 +7,10 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.decoder import PerceiverDecoder
-from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.inputs.config import EntitiesInput, PointsInput
-from perceiver_deploy.model.inputs.sets import EntitiesInputAdapter, PointsInputAdapter
-from perceiver_deploy.model.tasks.classification import BATCH, Classifier, classes, mask_spec
-from perceiver_deploy.model.tasks.stages import split_signature
-
-
-class PointCloudClassifier(Classifier):
-    """Points to class logits."""
-
-    def __init__(self, config: PerceiverConfig) -> None:
-        assert isinstance(config.input, PointsInput)
-        adapter = PointsInputAdapter(config.input)
-        super().__init__(config, adapter, adapter.channels)
-
-    @property
-    def signature(self) -> Signature:
-        """Inputs, outputs and axes."""
-        assert isinstance(self.config.input, PointsInput)
-        points = TensorSpec(name="points", dtype="float32", shape=("batch", "points", 3))
-        axes = {"points": Axis(opt=self.config.input.points)}
-        return self.classifier_signature(axes, points, mask_spec("batch", "points"))
-
-    def forward(self, points: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """`points` [batch, points, 3], `attention_mask` [batch, points] to `logits` [batch, classes]."""
-        return self.decode(**self.encode(points, attention_mask))
-
-    def encode(self, points: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """`points`, `attention_mask` to `latents`."""
-        return self.encode_tokens(self.input_adapter(points), attention_mask)
+from perceiver_deploy.model.inputs.entities import EntitiesInput, EntitiesInputAdapter
+from perceiver_deploy.model.perceiver import PerceiverDecoder, PerceiverEncoder
+from perceiver_deploy.model.stages import split_signature
+from perceiver_deploy.model.tasks.signatures import BATCH, classes, mask_spec
 
 
 class EntitiesModel(nn.Module):

@@ -1,25 +1,29 @@
-"""Input adapters of sets: points in space and entities, in any order and number."""
+"""Entities: a set of feature vectors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
-from perceiver_deploy.model.inputs.config import EntitiesInput, PointsInput
-from perceiver_deploy.model.positions import FourierEncoding
 
+@dataclass(frozen=True)
+class EntitiesInput:
+    """A set of feature vectors, projected to `channels`. `entities` is the usual number of them.
 
-class PointsInputAdapter(nn.Module):
-    """Coordinates [batch, points, 3] to their Fourier features [batch, points, channels]."""
+    With `max_entities` each place has a learned embedding, which bounds how many there may be; without, order has no
+    meaning.
+    """
 
-    def __init__(self, config: PointsInput) -> None:
-        super().__init__()
-        self.positions = FourierEncoding(config.positions)
-        self.channels = self.positions.channels
-
-    def forward(self, points: Tensor) -> Tensor:
-        """Features are float32 whatever the dtype of the model, as for grids."""
-        return self.positions.features(points.to(torch.float32)).to(points.dtype)
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    features: int
+    channels: int
+    entities: int = 32
+    max_entities: int | None = None
+    kind: Literal["entities"] = "entities"
 
 
 class EntitiesInputAdapter(nn.Module):

@@ -7,9 +7,8 @@ import pytest
 import torch
 from scipy import signal
 
-from perceiver_deploy.model.inputs.config import AudioInput, LogMel
-from perceiver_deploy.model.inputs.log_mel import LogMelSpectrogram, mel_filters
-from perceiver_deploy.model.inputs.media import AudioInputAdapter
+from perceiver_deploy.model.inputs.audio import AudioInput, AudioInputAdapter
+from perceiver_deploy.model.inputs.log_mel import LogMel, LogMelSpectrogram, mel_filters
 from perceiver_deploy.model.positions import FourierPositions
 
 CONFIG = LogMel(sample_rate=8000, num_mels=40, window=256)

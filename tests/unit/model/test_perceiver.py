@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_deploy.model.attention import AttentionLayer, attention_bias
 from perceiver_deploy.model.config import AttentionConfig, Semantics
-from tests.factories import perturb
+from perceiver_deploy.model.perceiver import AttentionLayer, attention_bias
+from tests.factories import perturb, perturbed_model
+from tests.task_factories import TASK_CONFIGS
 
 TOLERANCE = 1e-12  # float64: some 1e2 additions of numbers near 1, each rounded by 1.1e-16, leave two digits to spare
 ZEROS, MEAN = Semantics(fully_masked_rows="zeros"), Semantics(fully_masked_rows="mean")
@@ -209,3 +211,29 @@ def test_the_activation_of_the_mlp_is_the_one_of_the_configuration(activation):
         "relu": [max(v, 0) for v in x],
     }[activation]
     check(attention.mlp[1](torch.from_numpy(x)), expected)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "cross_attentions", "blocks"), [("all", 1, 1), ("from_second", 2, 2), ("none", 3, 4)]
+)
+def test_sharing_says_how_many_sets_of_weights_there_are(sharing, cross_attentions, blocks):
+    config = TASK_CONFIGS["video_classification"]
+    encoder = dataclasses.replace(config.encoder, cross_attention_sharing=sharing, block_sharing=sharing)
+    model = perturbed_model(dataclasses.replace(config, encoder=encoder))
+    names = {name.partition(".query.weight")[0] for name in model.state_dict() if name.endswith(".query.weight")}
+    assert len([name for name in names if "cross" in name]) == cross_attentions
+    assert len([name for name in names if "cross" not in name]) == blocks
+
+
+def test_interleaved_cross_attentions_attend_to_the_inputs_again():
+    """With all weights shared, three cross-attentions are the same layer applied three times."""
+    config = TASK_CONFIGS["video_classification"]
+    encoder = dataclasses.replace(config.encoder, cross_attention_sharing="all", block_sharing="all")
+    model = perturbed_model(dataclasses.replace(config, encoder=encoder)).double()
+    tokens = random(3, 7, model.input_adapter.channels)
+    latents = model.encoder.latents.expand(tokens.shape[0], -1, -1)
+    for index in range(4):
+        if index < 3:
+            latents = model.encoder.cross_attention(latents, tokens)
+        latents = model.encoder.self_attends[0](latents)
+    torch.testing.assert_close(model.encoder(tokens), latents, rtol=1e-12, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Autoencoding of video, sound and label through one bottleneck."""
+"""Video with sound: classification, and autoencoding of video, sound and label through one bottleneck."""
 
 from __future__ import annotations
 
@@ -9,16 +9,43 @@ from torch import Tensor, nn
 
 from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, StageName, TensorSpec
 from perceiver_deploy.model.config import DecoderConfig, PerceiverConfig
-from perceiver_deploy.model.decoder import PerceiverDecoder
-from perceiver_deploy.model.encoder import PerceiverEncoder
-from perceiver_deploy.model.inputs.config import LabelInput, MultimodalInput
-from perceiver_deploy.model.inputs.media import MultimodalInputAdapter
+from perceiver_deploy.model.inputs.audio import AudioInput
+from perceiver_deploy.model.inputs.label import LabelInput
+from perceiver_deploy.model.inputs.multimodal import MultimodalInput, MultimodalInputAdapter
+from perceiver_deploy.model.inputs.video import VideoInput
+from perceiver_deploy.model.perceiver import Classifier, PerceiverDecoder, PerceiverEncoder
 from perceiver_deploy.model.positions import FourierEncoding, indexed_positions
-from perceiver_deploy.model.tasks.classification import BATCH
-from perceiver_deploy.model.tasks.media import audio_input, video_and_audio, video_input
-from perceiver_deploy.model.tasks.stages import split_signature
+from perceiver_deploy.model.stages import split_signature
+from perceiver_deploy.model.tasks.audio import audio_input
+from perceiver_deploy.model.tasks.signatures import BATCH, classifier_signature
+from perceiver_deploy.model.tasks.video import video_input
 
 _OPT_QUERIES = 2048
+
+
+class AudiovisualClassifier(Classifier):
+    """Frames and sound to class logits."""
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        assert isinstance(config.input, MultimodalInput)
+        self.video, self.audio = video_and_audio(config.input)
+        adapter = MultimodalInputAdapter(config.input, config.initializer_range)
+        super().__init__(config, adapter, adapter.channels)
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs, outputs and axes."""
+        video_axes, image = video_input(self.video)
+        audio_axes, audio = audio_input(self.audio)
+        return classifier_signature(self.config, {**video_axes, **audio_axes}, image, audio)
+
+    def forward(self, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """`image` [batch, frames, 3, height, width], `audio` [batch, samples, 1] to `logits` [batch, classes]."""
+        return self.decode(**self.encode(image, audio))
+
+    def encode(self, image: Tensor, audio: Tensor) -> dict[str, Tensor]:
+        """`image`, `audio` to `latents`."""
+        return {"latents": self.encoder(self.input_adapter({"image": image, "audio": audio}))}
 
 
 class MultimodalAutoencoder(nn.Module):
@@ -175,3 +202,11 @@ class MultimodalQueries(nn.Module):
             torch.cat([query, self.padding[name].expand(query.shape[0], -1)], dim=-1) for name, query in queries.items()
         ]
         return torch.cat(padded)[None]
+
+
+def video_and_audio(config: MultimodalInput) -> tuple[VideoInput, AudioInput]:
+    """The modalities `image` and `audio`, or a ValueError where one is missing or of another kind."""
+    image, audio = config.modalities.get("image"), config.modalities.get("audio")
+    if not isinstance(image, VideoInput) or not isinstance(audio, AudioInput):
+        raise ValueError("modalities needs 'image' of kind 'video' and 'audio' of kind 'audio'")
+    return image, audio
