@@ -22,8 +22,8 @@ from perceiver_deploy.runtimes import conformance
 from perceiver_deploy.runtimes.cpu import compiled_models
 from perceiver_deploy.runtimes.nvidia import loaded_engine
 from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
-from tests.factories import directory_content
-from tests.task_factories import MODELS, named_model
+from tests.helpers.factories import directory_content
+from tests.helpers.task_factories import MODELS, named_model
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -21,7 +21,7 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.calibration.ranges import read_ranges
 from perceiver_deploy.export.int8.quantize import quantize_int8
 from perceiver_deploy.export.int8.report import count_quantized
-from tests.factories import KINDS
+from tests.helpers.factories import KINDS
 
 ROOT = Path(__file__).parents[2]
 CONVOLUTIONS = {"conv": "input_adapter.stem.batch_norm/Conv", "learned": "input_adapter.stem/Conv"}

@@ -15,7 +15,7 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.runtimes.nvidia.profiles import default_sizes
-from tests.task_factories import MODELS, named_model
+from tests.helpers.task_factories import MODELS, named_model
 
 
 @pytest.fixture(params=MODELS)

@@ -22,7 +22,7 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.graph.files import write_graph
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.pipeline.inspect import inspect_path
-from tests.factories import directory_content, small_model
+from tests.helpers.factories import directory_content, small_model
 
 ONNX, DATA = "onnx/fp32.onnx", "onnx/fp32.onnx.data"
 EXTERNAL = GraphOptions(external_above=1000)

@@ -19,8 +19,8 @@ from perceiver_deploy.evaluate.parity.verdicts import candidates_of, compare, ju
 from perceiver_deploy.export.half.convert import convert_to_half, tensors_to_observe
 from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS
-from tests.factories import small_model
-from tests.task_factories import MODELS
+from tests.helpers.factories import small_model
+from tests.helpers.task_factories import MODELS
 
 CASES = ("opt", "odd", "odd, fully masked row")
 PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -25,8 +25,8 @@ from perceiver_deploy.export.opset import set_opset
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes.older_operators import use_older_operators
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
-from tests.factories import relative_l2, small_model
-from tests.task_factories import MODELS
+from tests.helpers.factories import relative_l2, small_model
+from tests.helpers.task_factories import MODELS
 
 LOWEST_IR = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10, 23: 11}
 # Opset 17 differs most from 20; together the others have convolutions, masks, several inputs and several outputs.

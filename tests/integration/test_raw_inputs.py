@@ -32,8 +32,8 @@ from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.raw.building import raw_model
 from perceiver_deploy.pipeline.validate.validate import validate_bundle
-from tests.factories import perturbed_model, relative_l2, small_config, small_model
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import perturbed_model, relative_l2, small_config, small_model
+from tests.helpers.task_factories import TASK_CONFIGS
 
 Arrays = dict[str, Any]
 TEXTS = ["Perceivers read bytes.", "é", "", "a [MASK]!"]

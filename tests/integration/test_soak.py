@@ -29,7 +29,7 @@ def bundle(tmp_path_factory, shared_bundle):
 
 
 def soak(bundle, runtime, variant, seconds):
-    command = [sys.executable, "-m", "tests.soak", bundle, runtime, variant, seconds]
+    command = [sys.executable, "-m", "tests.helpers.soak", bundle, runtime, variant, seconds]
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)

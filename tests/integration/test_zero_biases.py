@@ -17,7 +17,7 @@ from perceiver_deploy.errors import ExportError
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.passes.ranks import keep_ranks
 from perceiver_deploy.runtimes.stages.queries import answer_queries
-from tests.task_factories import MODELS, named_model
+from tests.helpers.task_factories import MODELS, named_model
 
 QUICK = ("fourier", "text_classification", "entities")
 

@@ -28,7 +28,7 @@ from perceiver_deploy.model.positions import LearnedPositions
 from perceiver_deploy.pipeline.export.export import export_model
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.opening import load
-from tests.factories import (
+from tests.helpers.factories import (
     CLASSES,
     IMAGE_KINDS,
     KINDS,
