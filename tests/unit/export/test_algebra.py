@@ -29,8 +29,8 @@ from perceiver_deploy.export.passes import apply_algebra
 from perceiver_deploy.export.passes.token_tables import LOOKED_UP
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.model.config import AttentionConfig
-from tests.factories import KINDS, perturbed_model, relative_l2, small_config, with_encoder
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import KINDS, perturbed_model, relative_l2, small_config, with_encoder
+from tests.helpers.task_factories import TASK_CONFIGS
 
 EXACT = 1e-12
 """Relative L2 in float64: some hundred roundings of 1e-16 in sums in another order."""

@@ -22,7 +22,7 @@ from perceiver_deploy.export.passes import apply_algebra
 from perceiver_deploy.export.passes.grids import by_row
 from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES, attend_by_row
 from perceiver_deploy.export.trace import trace_model
-from tests.factories import perturbed_model, relative_l2, with_encoder
+from tests.helpers.factories import perturbed_model, relative_l2, with_encoder
 from tests.unit.export.test_algebra import CONFIGS, EXACT, MANY, double_inputs, in_float64, one_head, run
 
 REORDERED = 3e-6  # the same float32 products and sums in another order

@@ -10,7 +10,7 @@ from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.passes import token_tables
 from perceiver_deploy.export.passes.token_tables import look_up_tokens
 from perceiver_deploy.export.trace import trace_model
-from tests.factories import perturbed_model, relative_l2, small_config
+from tests.helpers.factories import perturbed_model, relative_l2, small_config
 from tests.unit.export.test_algebra import in_float64, run
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from perceiver_deploy.model.attention import AttentionLayer, attention_bias
 from perceiver_deploy.model.config import AttentionConfig, Semantics
-from tests.factories import perturb
+from tests.helpers.factories import perturb
 
 TOLERANCE = 1e-12  # float64: some 1e2 additions of numbers near 1, each rounded by 1.1e-16, leave two digits to spare
 ZEROS, MEAN = Semantics(fully_masked_rows="zeros"), Semantics(fully_masked_rows="mean")
