@@ -24,12 +24,19 @@ from perceiver_deploy.runtimes.nvidia import loaded_engine
 from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
 from tests.helpers.factories import directory_content
 from tests.helpers.task_factories import MODELS, named_model
+from tests.helpers.traces import Traces
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
 gc.freeze()  # what was imported is not searched for garbage again and again, which is a tenth of a small export
 gc.set_threshold(50_000, 20, 20)
+
+
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of a session share."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
 _NO_PRODUCTS = "needs a processor with INT8 dot products"
@@ -71,6 +78,23 @@ def one_table_of_operators() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+    """A model is traced once a session, whichever tests export it; what follows the trace is done each time."""
+    folder = session_folder(tmp_path_factory) / "traces"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        kept = Traces(torch.onnx.export, folder)
+        patch.setattr(torch.onnx, "export", kept)
+        yield kept
+
+
+@pytest.fixture
+def traced_afresh(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model that the test exports is traced for it."""
+    monkeypatch.setattr(torch.onnx, "export", traces.export)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder = tmp_path_factory.mktemp("compiled")
@@ -88,9 +112,7 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
 
     The end of the session fails when a file of it was changed. A test that changes a bundle takes `copied_bundle`.
     """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # shared by the workers
+    root = session_folder(tmp_path_factory)
     contents: dict[Path, dict[str, bytes]] = {}
     failures: dict[Path, Exception] = {}
 
