@@ -105,8 +105,10 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
     """`shared_bundle(name)` is a bundle of a small model or a shipped checkpoint, which has passed the gate.
+
+    `shared_bundle(name, "int8")` has that variant too, of a shipped checkpoint calibrated on its data set.
 
     READ ONLY: every test of the session sees the same.
 
@@ -116,21 +118,28 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     contents: dict[Path, dict[str, bytes]] = {}
     failures: dict[Path, Exception] = {}
 
-    def export(name: str, path: Path) -> None:
+    def make(name: str, precision: str | None, path: Path) -> None:
+        from perceiver_deploy.pipeline.convert.convert import convert_bundle
         from perceiver_deploy.pipeline.export.export import export_model
 
-        with (root / f"{name}.lock").open("w") as lock:
+        with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if path.exists():
+                return
+            if precision is None:
                 export_model(named_model(name) if name in MODELS else name, path)
+                return
+            copy = shutil.copytree(get(name), path.with_suffix(f".{os.getpid()}"))
+            convert_bundle(copy, precision=precision, calibration=name)
+            copy.rename(path)
 
-    def get(name: str) -> Path:
-        path = root / f"shared-{name}"
+    def get(name: str, precision: str | None = None) -> Path:
+        path = root / f"shared-{name}{'' if precision is None else f'-{precision}'}"
         if path in failures:
             raise failures[path]  # once is slow enough
         if path not in contents:
             try:
-                export(name, path)
+                make(name, precision, path)
             except Exception as error:
                 failures[path] = error
                 raise

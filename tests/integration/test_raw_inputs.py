@@ -156,11 +156,12 @@ CASES = {
 }
 
 
-SLOW = (
+FULL = (
     *("resized image", "image of any size", "text_classification", "multitask_text"),
     *("sound, log-mel", "video", "autoencoding"),
 )
 """Their graphs differ little from another case's or from a shipped checkpoint's."""
+SLOW = ("video with sound", "flow", "sound")
 
 
 def expected_outputs(case: Case, raw: Arrays) -> Arrays:
@@ -205,7 +206,13 @@ def test_raw_form_feeds_the_model_what_python_preprocessing_gives(name: str) -> 
             np.testing.assert_allclose(seen[key].numpy(), array, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in CASES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.full if name in FULL else pytest.mark.slow if name in SLOW else ())
+        for name in CASES
+    ],
+)
 def test_raw_graph_gives_the_outputs_of_python_preprocessing_and_the_model(
     name: str, exported: Callable[[str], Path]
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-_TESTS = {"test", "test-full", "test-gpu", "test-processors", "test-pythons", "test-cpp"}
+_TESTS = {"test", "test-slow", "test-full", "test-gpu", "test-processors", "test-pythons", "test-cpp"}
 MAKE_TARGETS = {"demo", "check", "site", "tables"} | _TESTS
 
 
@@ -51,6 +51,7 @@ def workplace(tmp_path_factory):
     return folder, results
 
 
+@pytest.mark.slow
 def test_every_command_of_readme_and_docs_exits_0(workplace):
     _, results = workplace
     if shutil.which("perceiver-deploy", path=str(Path(sys.executable).parent)) is None:
@@ -62,6 +63,7 @@ def test_every_command_of_readme_and_docs_exits_0(workplace):
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
+@pytest.mark.slow
 def test_the_python_programs_of_the_readme_run_after_its_commands(workplace):
     folder, _ = workplace
     for program, last in zip(blocks("python", [ROOT / "README.md"]), ("(1, 10)", "(1, 2, 262)"), strict=True):
@@ -70,6 +72,7 @@ def test_the_python_programs_of_the_readme_run_after_its_commands(workplace):
         assert result.stdout.splitlines()[-1] == last
 
 
+@pytest.mark.slow
 def test_the_python_programs_of_the_docs_run_after_the_commands(workplace):
     folder, _ = workplace
     programs = blocks("python", DOCS)
@@ -93,6 +96,7 @@ def test_the_cpp_program_of_the_docs_compiles(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_docs_build_as_a_site_without_a_warning_that_loads_nothing_from_elsewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
     result = subprocess.run(

@@ -20,6 +20,8 @@ from perceiver_deploy.evaluate.report.plots import COLOURS, benchmark_plots
 from perceiver_deploy.pipeline.reports import write_page
 from tests.helpers.benchmark_reports import make_report, steady
 
+pytestmark = pytest.mark.slow
+
 FETCHED = Path(__file__).parents[2] / "build/chromium/usr"
 LIBRARIES = FETCHED / "lib/x86_64-linux-gnu"
 SIZE = (1200, 1600)

@@ -467,6 +467,7 @@ def checked_version(path):
     return version
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["new", "change"])
 def test_a_writer_killed_at_any_moment_leaves_an_old_or_a_new_bundle_whole(path, how):
     reached = kills = 0

@@ -78,12 +78,19 @@ def first_losses(recipe, data):
     return fit(model, recipe, data, seed=0).values
 
 
+QUICK = ("breast-cancer", "digits")
+"""Of which some steps, or all of the test split, take a second."""
+NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RECIPES]
 SLOW_TO_FALL = ("sentiment", "text-tasks")
 
 
 @pytest.mark.parametrize(
     "recipe",
-    [*(r for r in RECIPES.values() if r.name not in SLOW_TO_FALL), raw_samples(find_recipe("languages"))],
+    [
+        pytest.param(recipe, marks=() if recipe.name in QUICK else pytest.mark.slow)
+        for recipe in (*RECIPES.values(), raw_samples(find_recipe("languages")))
+        if recipe.name not in SLOW_TO_FALL
+    ],
     ids=lambda recipe: recipe.name,
 )
 def test_loss_falls_over_the_first_steps_and_again_the_same_way(recipe):
@@ -94,6 +101,7 @@ def test_loss_falls_over_the_first_steps_and_again_the_same_way(recipe):
     assert first_losses(dataclasses.replace(short, steps=3), train)[0] == losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_TO_FALL)
 def test_loss_falls_on_a_few_examples_seen_again_and_again(name):
     """Sentiment is too hard to see a fall in as many steps on all of them."""
@@ -120,7 +128,7 @@ def test_shipped_checkpoint_is_small_and_of_its_recipe(name):
     assert theirs == ours
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_shipped_checkpoint_reaches_its_recorded_metrics(name):
     trained_with = record(name)["environment"]["python"]
     if DATA_SETS[find_recipe(name).data].module == "pydoc_data" and platform.python_version() != trained_with:

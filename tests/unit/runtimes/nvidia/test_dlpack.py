@@ -10,6 +10,12 @@ from perceiver_deploy.errors import InputError
 from perceiver_deploy.runtimes.nvidia.dlpack import CPU, CUDA, DeviceArray, borrow
 
 
+@pytest.fixture(autouse=True)
+def only_new_objects() -> None:
+    """A worker holds millions of objects, and a search of all of them takes seconds."""
+    gc.freeze()
+
+
 def lend(array: np.ndarray, freed: list[bool]) -> DeviceArray:
     return DeviceArray(array.ctypes.data, array.shape, array.dtype, (CPU, 0), lambda: freed.append(True))
 

@@ -29,6 +29,7 @@ cuda_memory = pytest.importorskip("perceiver_deploy.runtimes.nvidia.cuda_memory"
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
     """Every byte of it was given back when the test ends."""
+    gc.freeze()  # only what the test made is searched: a worker holds millions of objects
     found = HostCuda()
     monkeypatch.setattr(cuda_memory, "cuda", found)
     yield found

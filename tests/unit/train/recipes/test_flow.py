@@ -56,6 +56,7 @@ def test_each_step_draws_new_pairs_that_follow_from_the_generator(data):
     assert draw(1).inputs["patches"].shape == batch.inputs["patches"].shape
 
 
+@pytest.mark.slow
 def test_first_weights_are_set_in_a_new_run_and_not_in_one_that_starts_from_a_checkpoint(data, tmp_path, monkeypatch):
     calls = []
     recipe = dataclasses.replace(
