@@ -9,15 +9,20 @@ TORCH_CUDA ?= https://download.pytorch.org/whl/cu130
 export ORT_DISABLE_TELEMETRY ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-full test-processors test-pythons test-gpu test-cpp cpp data check schema reference site tables clean
+.PHONY: demo test test-slow test-full test-processors test-pythons test-gpu test-cpp cpp data check schema reference site tables clean
 
 demo: $(STAMP)
 	$(BIN)/perceiver-deploy demo --output demo --force
 
-# Chromium is for the tests of HTML reports, which are skipped without it.
+# Minutes: every kind of test, a representative of each long list. A worker that is done takes tests from the other.
 test: data
+	$(BIN)/pytest -n 2 --dist worksteal -m "not full and not slow" --ignore tests/cpp
+
+# The rest of each long list: every task, precision and engine; the blocks of README and docs; full-size engines; and
+# HTML reports in Chromium, which are skipped without it.
+test-slow: data
 	-sh tests/fetch_package.sh build/chromium chromium
-	$(BIN)/pytest -n 2 -m "not full" --ignore tests/cpp
+	$(BIN)/pytest -n 2 --dist worksteal -m "slow and not full" --ignore tests/cpp
 
 # The C++ library: its own tests under sanitizers too, and its numbers and errors beside Python's.
 test-cpp: data cpp

@@ -20,14 +20,21 @@ from perceiver_deploy.export.engine import build as engine
 from perceiver_deploy.export.passes import driver
 from perceiver_deploy.machine import has_int8_products, processor_kind
 from perceiver_deploy.runtimes.nvidia import onnxruntime as onnxruntime_gpu
-from tests.factories import directory_content
-from tests.task_factories import MODELS, named_model
+from tests.helpers.factories import directory_content
+from tests.helpers.task_factories import MODELS, named_model
+from tests.helpers.traces import Traces
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # the suite runs one process a core
 gc.freeze()  # what was imported is not searched for garbage again and again, which is a tenth of a small export
 gc.set_threshold(50_000, 20, 20)
+
+
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of a session share."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
 CACHE_VARIABLE = "PERCEIVER_DEPLOY_CACHE"
@@ -70,6 +77,23 @@ def one_table_of_operators() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
+    """A model is traced once a session, whichever tests export it; what follows the trace is done each time."""
+    folder = session_folder(tmp_path_factory) / "traces"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        kept = Traces(torch.onnx.export, folder)
+        patch.setattr(torch.onnx, "export", kept)
+        yield kept
+
+
+@pytest.fixture
+def traced_afresh(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every model that the test exports is traced for it."""
+    monkeypatch.setattr(torch.onnx, "export", traces.export)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder, real, users = tmp_path_factory.mktemp("cache"), cache_module.cache_directory, os.environ.get(CACHE_VARIABLE)
@@ -92,34 +116,41 @@ def checked_passes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
     """`shared_bundle(name)` is a bundle of a small model or a shipped checkpoint, which has passed the gate.
+
+    `shared_bundle(name, "int8")` has that variant too, of a shipped checkpoint calibrated on its data set.
 
     READ ONLY: every test of the session sees the same.
 
     The end of the session fails when a file of it was changed. A test that changes a bundle takes `copied_bundle`.
     """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # shared by the workers
+    root = session_folder(tmp_path_factory)
     contents: dict[Path, dict[str, bytes]] = {}
     failures: dict[Path, Exception] = {}
 
-    def export(name: str, path: Path) -> None:
+    def make(name: str, precision: str | None, path: Path) -> None:
+        from perceiver_deploy.pipeline.convert.convert import convert_bundle
         from perceiver_deploy.pipeline.export.export import export_model
 
-        with (root / f"{name}.lock").open("w") as lock:
+        with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if path.exists():
+                return
+            if precision is None:
                 export_model(named_model(name) if name in MODELS else name, path)
+                return
+            copy = shutil.copytree(get(name), path.with_suffix(f".{os.getpid()}"))
+            convert_bundle(copy, precision=precision, calibration=name)
+            copy.rename(path)
 
-    def get(name: str) -> Path:
-        path = root / f"shared-{name}"
+    def get(name: str, precision: str | None = None) -> Path:
+        path = root / f"shared-{name}{'' if precision is None else f'-{precision}'}"
         if path in failures:
             raise failures[path]  # once is slow enough
         if path not in contents:
             try:
-                export(name, path)
+                make(name, precision, path)
             except Exception as error:
                 failures[path] = error
                 raise

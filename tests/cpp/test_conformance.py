@@ -20,7 +20,7 @@ from perceiver_deploy.errors import BundleError, ParityError, UsageError
 from perceiver_deploy.machine import processor_kind
 from tests.cpp.c_abi import Library, Session
 from tests.cpp.test_parity import inputs_at_shapes
-from tests.task_factories import named_model
+from tests.helpers.task_factories import named_model
 
 SAMPLE, EXACT = "samples/opt.npz", "exact/int8/opt.npz"
 BOUND = 1e-3

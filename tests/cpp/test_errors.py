@@ -20,7 +20,7 @@ from perceiver_deploy.errors import BundleError, InputError, MissingError, Perce
 from perceiver_deploy.runtimes.catalogue import GPU_RUNTIMES
 from perceiver_deploy.runtimes.checks.inputs import check_inputs
 from tests.cpp.c_abi import Library, Session
-from tests.factories import manifest_document, text_inputs
+from tests.helpers.factories import manifest_document, text_inputs
 
 AUDIO = {"kind": "audio", "sample_rate": 0, "samples": 8, "samples_per_patch": 4}
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.cpp.conftest import built
-from tests.factories import manifest_document
+from tests.helpers.factories import manifest_document
 
 SECONDS = 300
 VALUES: tuple[Any, ...] = (

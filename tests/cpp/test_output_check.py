@@ -16,7 +16,7 @@ from perceiver_deploy.errors import ParityError
 from perceiver_deploy.runtimes.checks.outputs import OutputCheck
 from tests.cpp.c_abi import Library, Session
 from tests.cpp.test_parity import inputs_at_shapes
-from tests.task_factories import named_model
+from tests.helpers.task_factories import named_model
 
 CHANGES: dict[str, dict[str, Any]] = {
     "rank": {"shape": ["batch", 1, 5]},

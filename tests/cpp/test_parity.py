@@ -17,7 +17,7 @@ from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.model.checkpoints.load import shipped_names
 from perceiver_deploy.pipeline.export.stages import SplitMode
 from tests.cpp.c_abi import INPUT, OUTPUT, Library, Session
-from tests.task_factories import named_model
+from tests.helpers.task_factories import named_model
 
 SHAPES = 3
 

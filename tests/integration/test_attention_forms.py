@@ -14,9 +14,9 @@ from perceiver_deploy.export.passes.grids import large_grids
 from perceiver_deploy.export.passes.grids.by_row import KEYS, QUERIES
 from perceiver_deploy.export.passes.grids.large_grids import LEFT
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS
-from tests.factories import perturbed_model, relative_l2, small_model, text_inputs
-from tests.task_factories import TASK_CONFIGS
-from tests.unit.export.test_algebra import one_head
+from tests.helpers.factories import perturbed_model, relative_l2, small_model, text_inputs
+from tests.helpers.task_factories import TASK_CONFIGS
+from tests.unit.export.passes.test_algebra import one_head
 
 REORDERED = 3e-6  # the same float32 products and sums in another order, through four layers
 

@@ -12,7 +12,7 @@ from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.pipeline.validate.bisection import bisect
 from perceiver_deploy.pipeline.validate.samples import golden_samples
 from tests.conftest import named_model
-from tests.factories import text_inputs
+from tests.helpers.factories import text_inputs
 
 
 def scale_initializer(bundle, variant, name, factor, stage="full"):

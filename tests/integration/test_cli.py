@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import resource
 import shutil
 import subprocess
 import sys
@@ -58,17 +57,16 @@ def bundle(tmp_path_factory):
     return path
 
 
-def test_help_answers_in_under_300_ms_and_names_every_verb():
-    def processor_seconds():
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    before = processor_seconds()
-    result = call("--help")
+def test_help_names_every_verb_and_imports_nothing_that_takes_time():
+    command = [sys.executable, "-X", "importtime", "-m", "perceiver_deploy.cli", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert all(verb in result.stdout for verb in VERBS)
-    assert processor_seconds() - before < 0.3  # not wall time, because others share the machine
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
+    assert "click" in imported
+    assert not imported & {"numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "pydantic", "rich", "torch"}
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_and_does_not_break_a_verb(bundle, tmp_path):
     """stderr is a pipe in the other tests, where no bar is drawn."""
     copy = tmp_path / "copy.bundle"
@@ -97,7 +95,10 @@ def test_a_path_with_brackets_is_printed_as_it_is(bundle, tmp_path):
     assert str(path) in call("inspect", path).stdout
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "data"])
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(verb, marks=() if verb == "convert" else pytest.mark.slow) for verb in VERBS if verb != "data"],
+)
 def test_every_verb_has_help_with_an_example(verb):
     result = call(verb, "--help")
     assert result.returncode == 0
@@ -128,6 +129,7 @@ def test_validate_json_is_clean_and_covers_both_runtimes_and_variants(bundle):
     assert json.loads(Path(document["report"]).read_text())["tolerances"] == document["tolerances"]
 
 
+@pytest.mark.slow
 def test_validate_judges_real_data_too(bundle):
     result = call("validate", bundle, "--data", "digits", "--json")
     assert result.returncode == 0, result.stderr
@@ -166,6 +168,7 @@ def test_validate_exits_3_and_names_the_output_when_a_weight_is_wrong(bundle, tm
     assert {other["case"] for other in others} == {verdict["case"]}
 
 
+@pytest.mark.slow
 def test_benchmark_writes_raw_samples_of_every_size_and_environment(bundle, tmp_path):
     sizes = ("--batch", 1, "--batch", 4, "--size", "height=8", "--size", "height=12", "--size", "width=8")
     asked = ("--data", "digits", *sizes, "--seconds", "0.1", "--threads", 1)
@@ -207,9 +210,9 @@ def test_benchmark_that_is_worse_than_an_earlier_one_exits_4_and_names_what(bund
     assert first.returncode == 0, first.stderr
     report = json.loads((tmp_path / "first/benchmark.json").read_text())
     int8 = next(m for m in report["measurements"] if m["name"] == "onnxruntime int8")
-    for latency in int8["latencies"]:  # as if it had been three times as fast
-        latency["speed_up_interval"] = [3 * bound for bound in latency["speed_up_interval"]]
-        latency["samples"] = [seconds / 3 for seconds in latency["samples"]]
+    for latency in int8["latencies"]:  # as if it had been a hundred times as fast
+        latency["speed_up_interval"] = [100 * bound for bound in latency["speed_up_interval"]]
+        latency["samples"] = [seconds / 100 for seconds in latency["samples"]]
     (tmp_path / "faster.json").write_text(json.dumps(report))
     second = call(*asked, "-o", tmp_path / "second", "--against", tmp_path / "faster.json")
     assert second.returncode == 4, second.stderr
@@ -259,6 +262,7 @@ def test_inspect_shows_what_each_module_takes(bundle):
     assert row in shown
 
 
+@pytest.mark.slow
 def test_tune_keeps_what_it_chose_in_the_users_cache_and_shows_every_way(bundle, tmp_path):
     environment = {**os.environ, "PERCEIVER_DEPLOY_CACHE": str(tmp_path / "cache")}
     tuned = call("tune", bundle, "--seconds", "2", "--size", "height=9", "--json", env=environment)

@@ -21,18 +21,16 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.calibration.ranges import read_ranges
 from perceiver_deploy.export.int8.quantize import quantize_int8
 from perceiver_deploy.export.int8.report import count_quantized
-from tests.factories import KINDS
+from tests.helpers.factories import KINDS
 
 ROOT = Path(__file__).parents[2]
 CONVOLUTIONS = {"conv": "input_adapter.stem.batch_norm/Conv", "learned": "input_adapter.stem/Conv"}
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, shared_bundle):
+def digits(shared_bundle):
     """The shipped model with both variants. Read only."""
-    path = shutil.copytree(shared_bundle("digits"), tmp_path_factory.mktemp("convert") / "digits.bundle")
-    convert_bundle(path, precision="int8", calibration="digits")
-    return path
+    return shared_bundle("digits", "int8")
 
 
 def calibration_file(bundle, path):
@@ -79,7 +77,9 @@ def test_int8_by_the_default_command_keeps_the_stated_bounds_in_both_runtimes(di
         assert found["outputs"]["logits"]["sqnr_db"] < 60  # of float32 it is 126
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind in ("conv", "masked_lm") else pytest.mark.slow) for kind in KINDS]
+)
 def test_every_kind_of_model_converts_runs_at_another_shape_and_builds(kind, copied_bundle, tmp_path):
     bundle = copied_bundle(kind)
     result = convert_bundle(bundle, precision="int8", calibration=calibration_file(bundle, tmp_path / "data.npz"))

@@ -15,7 +15,10 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.runtimes.nvidia.profiles import default_sizes
-from tests.task_factories import MODELS, named_model
+from tests.helpers.task_factories import MODELS, named_model
+
+BUILT = ("conv", "masked_lm", "optical_flow")
+"""Built by `make test`; the others by `make test-slow`."""
 
 
 @pytest.fixture(params=MODELS)
@@ -47,6 +50,9 @@ def test_numbers_are_eagers_at_the_least_an_odd_and_the_largest_size_of_every_ax
         assert [verdict for verdict in verdicts if not verdict.passed] == []
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in BUILT else pytest.mark.slow) for name in MODELS]
+)
 def test_tensorrt_builds_one_engine_from_the_least_to_the_largest_size_of_every_axis(name, copied_bundle, capfd):
     pytest.importorskip("tensorrt_rtx", reason="building engines needs tensorrt-rtx-cu13")
     bundle = copied_bundle(name)

@@ -20,7 +20,7 @@ from perceiver_deploy.pipeline.export import stages as export_stages
 from perceiver_deploy.pipeline.export.export import export_model
 from perceiver_deploy.pipeline.validate.validate import validate_bundle
 from perceiver_deploy.runtimes.opening import load
-from tests.factories import directory_content, image_inputs, relative_l2, small_model
+from tests.helpers.factories import directory_content, image_inputs, relative_l2, small_model
 
 KIND = "text_classification"
 real_trace = export_stages.trace_model

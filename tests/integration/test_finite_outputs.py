@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from perceiver_deploy import export_model
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import ParityError
-from tests.factories import CLASSES, directory_content, image_inputs, small_model
+from tests.helpers.factories import CLASSES, directory_content, image_inputs, small_model
 
 PIXELS = image_inputs(40, 10, 12)
 

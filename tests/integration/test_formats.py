@@ -28,7 +28,14 @@ def haiku_file(folder, kind="flow"):
     return file
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: f"{path.parent.name}-{path.name}")
+QUICK = ("masked_lm", "image_classifier", "image", "lm_tied")
+
+
+@pytest.mark.parametrize(
+    "fixture",
+    [pytest.param(path, marks=() if path.name in QUICK else pytest.mark.slow) for path in FIXTURES],
+    ids=lambda path: f"{path.parent.name}-{path.name}",
+)
 def test_a_checkpoint_of_another_package_is_found_out_and_exported_behind_the_gate(fixture, tmp_path):
     """That the loaded model gives the package's numbers is tested with its loader."""
     assert load_checkpoint(fixture).config == load_checkpoint(fixture, fixture.parent.name).config

@@ -19,11 +19,13 @@ from perceiver_deploy.evaluate.parity.verdicts import candidates_of, compare, ju
 from perceiver_deploy.export.half.convert import convert_to_half, tensors_to_observe
 from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes.checks.bounds import BOUNDS
-from tests.factories import small_model
-from tests.task_factories import MODELS
+from tests.helpers.factories import small_model
+from tests.helpers.task_factories import MODELS
 
 CASES = ("opt", "odd", "odd, fully masked row")
 PRODUCTS = ("MatMul", "Gemm", "Conv")
+QUICK = ("conv", "masked_lm", "entities", "multimodal_autoencoding")
+"""One each with a convolution, with a mask, with two outputs, and with several inputs and outputs."""
 SHIPPED = ("digits", "sentiment", "flow", "films-autoencoding")
 
 
@@ -51,7 +53,9 @@ def require_typed(bundle, variant, dtype):
         assert {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)}.isdisjoint({dtype})
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
 def test_fp16_of_every_task_is_within_its_bound_in_both_runtimes_at_two_shapes(name, copied_bundle):
     path = copied_bundle(name)
     result = convert_bundle(path, precision="fp16")

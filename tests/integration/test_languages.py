@@ -16,6 +16,8 @@ from perceiver_deploy.data.media.files import read_example
 from perceiver_deploy.errors import InputError
 from perceiver_deploy.pipeline.predict import predict_files
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RECORDINGS = [ROOT / "examples" / "italian.wav", ROOT / "tests" / "data" / "languages" / "russian.wav"]
 

@@ -13,9 +13,9 @@ from perceiver_deploy.evaluate.speed import node_times
 from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
 from perceiver_deploy.pipeline.benchmark.module_times import time_modules
 from perceiver_deploy.pipeline.export.export import export_model
-from tests.benchmark_reports import make_report
 from tests.conftest import named_model
-from tests.factories import text_inputs
+from tests.helpers.benchmark_reports import make_report
+from tests.helpers.factories import text_inputs
 
 
 @pytest.fixture(autouse=True)

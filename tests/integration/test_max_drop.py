@@ -15,7 +15,7 @@ from perceiver_deploy.cli.main import main
 from perceiver_deploy.errors import BoundError, InputError, UsageError
 from perceiver_deploy.evaluate.accuracy import agreement
 from perceiver_deploy.pipeline.convert import trials as contract_trials
-from tests.factories import directory_content, image_inputs
+from tests.helpers.factories import directory_content, image_inputs
 
 ROWS = 60
 

@@ -32,8 +32,8 @@ from perceiver_deploy.errors import BundleError, InputError, UsageError
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.raw.building import raw_model
 from perceiver_deploy.pipeline.validate.validate import validate_bundle
-from tests.factories import perturbed_model, relative_l2, small_config, small_model
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import perturbed_model, relative_l2, small_config, small_model
+from tests.helpers.task_factories import TASK_CONFIGS
 
 Arrays = dict[str, Any]
 TEXTS = ["Perceivers read bytes.", "é", "", "a [MASK]!"]
@@ -156,11 +156,12 @@ CASES = {
 }
 
 
-SLOW = (
+FULL = (
     *("resized image", "image of any size", "text_classification", "multitask_text"),
     *("sound, log-mel", "video", "autoencoding"),
 )
 """Their graphs differ little from another case's or from a shipped checkpoint's."""
+SLOW = ("video with sound", "flow")
 
 
 def expected_outputs(case: Case, raw: Arrays) -> Arrays:
@@ -205,7 +206,13 @@ def test_raw_form_feeds_the_model_what_python_preprocessing_gives(name: str) -> 
             np.testing.assert_allclose(seen[key].numpy(), array, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.full if name in SLOW else ()) for name in CASES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.full if name in FULL else pytest.mark.slow if name in SLOW else ())
+        for name in CASES
+    ],
+)
 def test_raw_graph_gives_the_outputs_of_python_preprocessing_and_the_model(
     name: str, exported: Callable[[str], Path]
 ) -> None:

@@ -63,7 +63,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     "name",
     [
         "digits",
-        "sentiment",
+        pytest.param("sentiment", marks=pytest.mark.slow),
         *(pytest.param(name, marks=pytest.mark.full) for name in ("languages", "films-video", "films-audiovisual")),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-_TESTS = {"test", "test-full", "test-gpu", "test-processors", "test-pythons", "test-cpp"}
+_TESTS = {"test", "test-slow", "test-full", "test-gpu", "test-processors", "test-pythons", "test-cpp"}
 MAKE_TARGETS = {"demo", "check", "site", "tables"} | _TESTS
 
 
@@ -58,6 +58,7 @@ def workplace(tmp_path_factory):
     return folder, results
 
 
+@pytest.mark.slow
 def test_every_command_of_readme_and_docs_exits_0(workplace):
     _, results = workplace
     if shutil.which("perceiver-deploy", path=str(Path(sys.executable).parent)) is None:
@@ -69,6 +70,7 @@ def test_every_command_of_readme_and_docs_exits_0(workplace):
         assert result.returncode == 0, f"{command}\n{result.stderr}"
 
 
+@pytest.mark.slow
 def test_the_python_programs_of_the_readme_run_after_its_commands(workplace):
     folder, _ = workplace
     (program,) = blocks("python", [ROOT / "README.md"])
@@ -83,6 +85,7 @@ def test_the_first_program_of_a_page_prints_the_shape_that_it_states(workplace, 
     assert last_line(program, folder) == last
 
 
+@pytest.mark.slow
 def test_the_python_programs_of_the_docs_run_after_the_commands(workplace):
     folder, _ = workplace
     programs = blocks("python", DOCS)
@@ -106,6 +109,7 @@ def test_the_cpp_program_of_the_docs_compiles(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_docs_build_as_a_site_without_a_warning_that_loads_nothing_from_elsewhere(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path]
     result = subprocess.run(

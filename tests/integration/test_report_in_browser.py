@@ -18,7 +18,9 @@ from PIL import Image, ImageColor
 from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.report.plots import COLOURS, benchmark_plots
 from perceiver_deploy.pipeline.reports import write_page
-from tests.benchmark_reports import make_report, steady
+from tests.helpers.benchmark_reports import make_report, steady
+
+pytestmark = pytest.mark.slow
 
 FETCHED = Path(__file__).parents[2] / "build/chromium/usr"
 LIBRARIES = FETCHED / "lib/x86_64-linux-gnu"

@@ -11,8 +11,8 @@ from perceiver_deploy.errors import MissingError
 from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
 from perceiver_deploy.runtimes.way import Way
-from tests.benchmark_reports import make_report
-from tests.factories import text_inputs
+from tests.helpers.benchmark_reports import make_report
+from tests.helpers.factories import text_inputs
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize(("name", "file"), [("furniture", TABLE), ("breast-cancer", TUMOUR)])
+@pytest.mark.parametrize(
+    ("name", "file"), [pytest.param("furniture", TABLE, marks=pytest.mark.slow), ("breast-cancer", TUMOUR)]
+)
 def test_files_held_out_from_training_get_their_class(shared_bundle, name, file, runtime):
     (prediction,) = predict_files(shared_bundle(name), [file], runtime=runtime)
     label, share = prediction.classes[0]
@@ -43,7 +45,7 @@ def test_a_value_that_is_missing_changes_the_answer_but_not_whatever_stands_in_i
 @pytest.mark.parametrize(
     ("name", "file", "content", "message"),
     [
-        ("furniture", "empty.obj", "", "empty.obj has no face"),
+        pytest.param("furniture", "empty.obj", "", "empty.obj has no face", marks=pytest.mark.slow),
         ("breast-cancer", "many.csv", ",".join("1" * 31), r"shape \[31\].*expected 30 numbers.*mean radius"),
         ("breast-cancer", "few.csv", "1,2,3", r"shape \[3\].*expected 30 numbers"),
     ],
@@ -57,7 +59,7 @@ def test_files_of_the_wrong_kind_are_refused(shared_bundle, tmp_path, name, file
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("furniture", {"points": (1, 0, 3)}, "points 0 .* at least 1"),
+        pytest.param("furniture", {"points": (1, 0, 3)}, "points 0 .* at least 1", marks=pytest.mark.slow),
         ("breast-cancer", {"entities": (1, 31, 1)}, "entities 31 .* at most 30"),
     ],
 )

@@ -58,13 +58,16 @@ def test_small_image_model_is_built_in_every_precision(
     check_engine(path, precision, str(tmp_path / "images.npz"))
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "breast-cancer" else pytest.mark.slow) for name in shipped_names()]
+)
 def test_every_shipped_checkpoint_is_built_in_every_precision(name: str, copied_bundle: Callable[[str], Path]) -> None:
     path = copied_bundle(name)
     for precision in GEMMS:
         check_engine(path, precision, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_published_full_size_configuration_is_built(
     name: str, passing_folder: Path, monkeypatch: pytest.MonkeyPatch

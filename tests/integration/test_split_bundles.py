@@ -19,8 +19,8 @@ from perceiver_deploy.pipeline.export import stages as export_stages
 from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes.eager import EagerSession
 from perceiver_deploy.runtimes.stages.reconstruction import reconstruct_clip
-from tests.factories import VOCABULARY, perturbed_model, relative_l2, small_model, text_inputs
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import VOCABULARY, perturbed_model, relative_l2, small_model, text_inputs
+from tests.helpers.task_factories import TASK_CONFIGS
 
 KIND = "masked_lm"
 real_trace = export_stages.trace_model

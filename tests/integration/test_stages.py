@@ -17,8 +17,8 @@ from perceiver_deploy.model.stages import stage_module
 from perceiver_deploy.runtimes.eager import EagerSession
 from perceiver_deploy.runtimes.stages.queries import all_queries
 from perceiver_deploy.runtimes.stages.staged import StagedSession
-from tests.factories import KINDS, perturbed_model, relative_l2, small_config
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import KINDS, perturbed_model, relative_l2, small_config
+from tests.helpers.task_factories import TASK_CONFIGS
 
 TOKENS_AS_QUERIES = dataclasses.replace(small_config("masked_lm").decoder, num_queries=None)
 CONFIGS = {

@@ -12,8 +12,8 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.runtimes.checks.inputs import check_inputs
-from tests.factories import perturbed_model
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import perturbed_model
+from tests.helpers.task_factories import TASK_CONFIGS
 
 # Sizes that no case of the gate has: other frame, sample, point, entity and query counts.
 OTHER_SIZES = {

@@ -14,7 +14,7 @@ from perceiver_deploy.bundle.bundle import Bundle, changed_bundle
 from perceiver_deploy.bundle.preprocessing import TextPreprocessing
 from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline.predict import predict_files
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.task_factories import TASK_CONFIGS
 
 TASK_LABELS = {"mood": ("bad", "good"), "length": ("short", "middling", "long"), "language": ("one",)}
 

@@ -14,6 +14,8 @@ import pytest
 
 from perceiver_deploy import load
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

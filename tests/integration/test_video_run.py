@@ -16,8 +16,8 @@ from perceiver_deploy import export_model, load, reconstruct_clip
 from perceiver_deploy.bundle.preprocessing import VideoPreprocessing
 from perceiver_deploy.cli.main import main
 from perceiver_deploy.data.media.video import read_video
-from tests.factories import perturbed_model
-from tests.task_factories import CLASSES, TASK_CONFIGS
+from tests.helpers.factories import perturbed_model
+from tests.helpers.task_factories import CLASSES, TASK_CONFIGS
 
 MEDIA = Path(__file__).parents[1] / "data/video"
 PREPROCESSING = VideoPreprocessing(size=(8, 12), frames=4, frame_rate=25, sample_rate=400, gain=2.0)

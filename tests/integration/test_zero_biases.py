@@ -17,10 +17,11 @@ from perceiver_deploy.errors import ExportError
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs
 from perceiver_deploy.export.passes.tidy.ranks import KeepRanks
 from perceiver_deploy.runtimes.stages.queries import answer_queries
-from tests.graph_passes import fired
-from tests.task_factories import MODELS, named_model
+from tests.helpers.graph_passes import fired
+from tests.helpers.task_factories import MODELS, named_model
 
-QUICK = ("fourier", "text_classification", "entities")
+SLOW = ("fourier", "entities")
+MARKS = {"text_classification": (), **dict.fromkeys(SLOW, pytest.mark.slow)}
 
 
 def zero_biases(model):
@@ -31,9 +32,7 @@ def zero_biases(model):
     return model
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in MODELS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.full)) for name in MODELS])
 def test_every_precision_stage_and_runtime_gives_outputs_of_the_stated_rank(name, tmp_path):
     path = tmp_path / "bundle"
     export_model(zero_biases(named_model(name)), path, split="both", gate_seconds=1)

@@ -20,11 +20,14 @@ from perceiver_deploy.machine import has_int8_products
 from perceiver_deploy.model.checkpoints.load import shipped_names
 from tests.processors.emulation import BUILD, HERE, QEMU_MODELS, Processor, processor
 
-QUICK = ("digits", "sentiment")
+MARKS = {"digits": (), "sentiment": pytest.mark.slow}
 PRECISIONS = ("fp32", "int8", "int8-cpu", "int8-weights")
 
 
-@pytest.fixture(scope="session", params=[*QEMU_MODELS])
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(kind, marks=() if kind == "avx2" else pytest.mark.slow) for kind in QEMU_MODELS],
+)
 def lesser(request: pytest.FixtureRequest) -> Processor:
     """A processor of a kind that has no INT8 dot products."""
     found = processor(request.param)
@@ -55,7 +58,7 @@ def converted(shared_bundle: Callable[[str], Path], tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in shipped_names()]
+    "name", [pytest.param(name, marks=MARKS.get(name, pytest.mark.full)) for name in shipped_names()]
 )
 def test_golden_samples_of_every_variant_conform_without_int8_dot_products(name, lesser, converted, tmp_path):
     arguments = ["-m", "perceiver_deploy.cli", "validate", str(converted(name)), "--golden", "--threads", "1", "--json"]

@@ -27,7 +27,7 @@ from perceiver_deploy.evaluate.report.terminal import suite_tables
 from perceiver_deploy.pipeline.tune.tune import TuneResult
 from perceiver_deploy.pipeline.validate.validate import ValidationResult
 from perceiver_deploy.runtimes.tuned import Environment, Finding
-from tests.benchmark_reports import make_report, steady
+from tests.helpers.benchmark_reports import make_report, steady
 
 WIDE = ["onnxruntime int8-weights", "openvino int8-weights", "tensorrt-rtx int8-weights"]
 MODALITIES = Path(__file__).parents[3] / "benchmarks" / "results" / "modalities.json"

@@ -13,7 +13,7 @@ from perceiver_deploy.bundle.manifest import Axis, Signature, Stage, TensorSpec
 from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.model.positions import FourierEncoding, FourierPositions
-from tests.factories import perturbed_model, small_config, with_encoder
+from tests.helpers.factories import perturbed_model, small_config, with_encoder
 
 SIDES = {
     "fourier": 2,

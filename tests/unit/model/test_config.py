@@ -6,8 +6,8 @@ import pytest
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.config import PerceiverConfig
 from perceiver_deploy.model.tasks.catalogue import build_model
-from tests.factories import KINDS, small_config
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import KINDS, small_config
+from tests.helpers.task_factories import TASK_CONFIGS
 
 
 def test_a_masked_lm_with_fewer_queries_than_its_maximal_length_is_refused():

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from perceiver_deploy.model.config import AttentionConfig, Semantics
 from perceiver_deploy.model.perceiver import AttentionLayer, attention_bias
-from tests.factories import perturb, perturbed_model
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import perturb, perturbed_model
+from tests.helpers.task_factories import TASK_CONFIGS
 
 TOLERANCE = 1e-12  # float64: some 1e2 additions of numbers near 1, each rounded by 1.1e-16, leave two digits to spare
 ZEROS, MEAN = Semantics(fully_masked_rows="zeros"), Semantics(fully_masked_rows="mean")

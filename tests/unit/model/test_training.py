@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional
 
 from perceiver_deploy.model.tasks.catalogue import build_model
-from tests.factories import KINDS, perturb, small_config, small_model, some_inputs, tensors
+from tests.helpers.factories import KINDS, perturb, small_config, small_model, some_inputs, tensors
 
 
 def training_model(kind, **changes):

@@ -14,8 +14,8 @@ from perceiver_deploy.model.tasks.catalogue import build_model
 from perceiver_deploy.pipeline import train as training
 from perceiver_deploy.pipeline.finetuning import start_from
 from perceiver_deploy.train.catalogue import find_recipe
-from tests.factories import small_config, small_model
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import small_config, small_model
+from tests.helpers.task_factories import TASK_CONFIGS
 
 BODY = ("input_adapter.", "encoder.")
 

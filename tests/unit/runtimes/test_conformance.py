@@ -19,7 +19,7 @@ from perceiver_deploy.pipeline.inspect import inspect_path
 from perceiver_deploy.runtimes import conformance
 from perceiver_deploy.runtimes.cpu.onnxruntime import OnnxRuntimeSession
 from perceiver_deploy.runtimes.settings import RuntimeSettings
-from tests.task_factories import named_model
+from tests.helpers.task_factories import named_model
 
 SAMPLE = "samples/opt.npz"
 EXACT = "exact/int8/opt.npz"

@@ -15,7 +15,7 @@ from perceiver_deploy.runtimes import opening
 from perceiver_deploy.runtimes.catalogue import installed_runtimes
 from perceiver_deploy.runtimes.checks.inputs import InputCheck, check_inputs
 from perceiver_deploy.runtimes.opening import load
-from tests.factories import CLASSES, MAX_LENGTH, VOCABULARY, image_inputs, relative_l2, text_inputs
+from tests.helpers.factories import CLASSES, MAX_LENGTH, VOCABULARY, image_inputs, relative_l2, text_inputs
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
 GRAPH_RUNTIMES = ("onnxruntime", "openvino")

@@ -12,7 +12,7 @@ from perceiver_deploy.errors import MissingError, PerceiverDeployError, UsageErr
 from perceiver_deploy.runtimes.cpu import openvino
 from perceiver_deploy.runtimes.cpu.openvino import native_hints
 from perceiver_deploy.runtimes.session import Session
-from tests.factories import image_inputs, relative_l2, text_inputs
+from tests.helpers.factories import image_inputs, relative_l2, text_inputs
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
 

@@ -51,6 +51,7 @@ def test_loss_falls_over_the_first_steps(recipe, data):
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_same_numbers_as_one_that_was_not_stopped(recipe, data, tmp_path):
     whole = fresh(recipe)
     expected = fit(whole, recipe, data.train, seed=3).values
@@ -113,6 +114,7 @@ def test_learning_rate_warms_up_then_falls_to_zero(recipe):
     assert all(later <= earlier for earlier, later in itertools.pairwise(factors[10:]))
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_batch_and_give_the_losses_of_one(recipe, data, tmp_path):
     one = dataclasses.replace(recipe, steps=4, config=dataclasses.replace(recipe.config, dropout=0.0))
     expected = fit(fresh(one), one, data.train, seed=3).values
@@ -146,6 +148,7 @@ def test_unknown_recipe_is_refused_with_a_list():
         find_recipe("moon")
 
 
+@pytest.mark.slow
 def test_train_recipe_writes_a_checkpoint_with_its_metric_and_refuses_to_mix_runs(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "find_recipe", lambda name: recipe)
     output = tmp_path / "run"

@@ -25,7 +25,7 @@ from perceiver_deploy.model.checkpoints.haiku.pickle_reader import read_pickle
 from perceiver_deploy.model.checkpoints.haiku.reader import load_haiku
 from perceiver_deploy.model.inputs.image import ConvStem, ImageInput
 from perceiver_deploy.model.positions import FourierPositions, indexed_positions
-from tests.factories import image_inputs, perturbed_model, relative_l2, small_config, tensors
+from tests.helpers.factories import image_inputs, perturbed_model, relative_l2, small_config, tensors
 
 FLOAT64 = 1e-10
 SMALL = {

@@ -17,7 +17,7 @@ from transformers.models.perceiver import modeling_perceiver
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.huggingface.reader import load_huggingface
 from perceiver_deploy.model.checkpoints.load import load_checkpoint
-from tests.factories import perturb
+from tests.helpers.factories import perturb
 
 FLOAT64, FLOAT32 = 1e-10, 1e-5
 MASKED_LM = "PerceiverForMaskedLM"

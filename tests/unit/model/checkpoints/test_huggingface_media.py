@@ -11,7 +11,7 @@ import transformers
 
 from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.load import load_checkpoint
-from tests.factories import perturb, relative_l2
+from tests.helpers.factories import perturb, relative_l2
 
 MODELS = transformers.models.perceiver.modeling_perceiver
 SMALL = {

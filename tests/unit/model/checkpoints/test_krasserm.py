@@ -18,7 +18,7 @@ from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.krasserm.reader import load_krasserm
 from perceiver_deploy.model.checkpoints.load import load_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
-from tests.factories import relative_l2
+from tests.helpers.factories import relative_l2
 
 FLOAT64 = 1e-10
 DATA = Path(__file__).parents[3] / "data" / "krasserm"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from perceiver_deploy.errors import CheckpointError, MissingError
 from perceiver_deploy.model.checkpoints.load import find_checkpoint, load_checkpoint
 from perceiver_deploy.model.checkpoints.own import save_checkpoint
-from tests.factories import KINDS, small_model, some_inputs, tensors
+from tests.helpers.factories import KINDS, small_model, some_inputs, tensors
 
 
 @pytest.fixture

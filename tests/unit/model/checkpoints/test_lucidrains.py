@@ -17,7 +17,7 @@ from perceiver_deploy.errors import CheckpointError
 from perceiver_deploy.model.checkpoints.lucidrains.reader import load_lucidrains
 from perceiver_deploy.model.checkpoints.own import load_native, save_checkpoint
 from perceiver_deploy.model.checkpoints.tensors import read_tensors
-from tests.factories import relative_l2
+from tests.helpers.factories import relative_l2
 
 FLOAT64 = 1e-10
 DATA = Path(__file__).parents[3] / "data" / "lucidrains"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
-from tests.factories import perturbed_model, tensors
-from tests.task_factories import TASK_CONFIGS
+from tests.helpers.factories import perturbed_model, tensors
+from tests.helpers.task_factories import TASK_CONFIGS
 
 TASKS = tuple(TASK_CONFIGS)
 MASKED = ("audio_classification", "point_cloud_classification", "entities", "tokens", "multitask_text")

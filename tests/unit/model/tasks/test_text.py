@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perceiver_deploy.model.config import Semantics
-from tests.factories import small_config, small_model, tensors, text_inputs
+from tests.helpers.factories import small_config, small_model, tensors, text_inputs
 
 
 def logits(masked_queries, inputs):

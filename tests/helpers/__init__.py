@@ -1,0 +1,1 @@
+"""Small models, reports, registries and stand-ins that the tests share."""
