@@ -12,8 +12,8 @@ from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
 from perceiver_deploy.evaluate.report.page import render_html, render_markdown
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, task_lines
 from perceiver_deploy.evaluate.report.suite_page import suite_page
-from perceiver_deploy.evaluate.speed.workers import CandidateName
 from perceiver_deploy.pipeline.benchmark import rounds
+from perceiver_deploy.runtimes.way import Way
 from tests.helpers.benchmark_reports import make_report
 
 REASON = "It is 1.2e-02 off what its graph gives."
@@ -30,7 +30,7 @@ def test_candidate_that_does_not_conform_is_left_out_with_the_reason(monkeypatch
         raise ParityError(REASON)
 
     bundle = SimpleNamespace(path=Path("a/digits.bundle"))
-    monkeypatch.setattr(rounds, "candidate_names", lambda bundle: [CandidateName(bundle.path, "openvino", "int8")])
+    monkeypatch.setattr(rounds, "candidate_names", lambda bundle: [Way(bundle.path, "openvino", "int8")])
     monkeypatch.setattr(rounds, "Worker", refuse)
     monkeypatch.setattr(rounds, "_cases", lambda *asked: iter([]))
     settings = Settings(data=None, batches=(1,), sizes=(), seconds=1, threads=1)

@@ -11,7 +11,7 @@ from perceiver_deploy.evaluate.report.suite_document import SuiteReport, task_li
 from tests.helpers.benchmark_reports import make_report, steady
 
 EAGER, FP32, INT8 = "eager fp32", "onnxruntime fp32", "openvino int8"
-MODALITIES = Path(__file__).parents[3] / "benchmarks" / "results" / "modalities.json"
+MODALITIES = Path(__file__).parents[4] / "benchmarks" / "results" / "modalities.json"
 
 
 def samples(fp32=0.004, int8=0.002):

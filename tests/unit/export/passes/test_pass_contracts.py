@@ -39,7 +39,7 @@ from perceiver_deploy.export.passes.tidy.ranks import KeepRanks
 from perceiver_deploy.export.passes.tidy.weight_layout import TransposeWeights
 from tests.helpers.factories import relative_l2
 from tests.helpers.graph_passes import fired
-from tests.unit.export import test_by_row, test_token_tables
+from tests.unit.export.passes import test_by_row, test_token_tables
 from tests.unit.export.passes.test_algebra import EXACT, run
 
 RNG = np.random.default_rng(0)
