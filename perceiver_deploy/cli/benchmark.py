@@ -141,14 +141,14 @@ def command(
 def _run_suite(
     output: Path, batches: tuple[int, ...], seconds: float, threads: int | None, against: Path | None, *, png: bool
 ) -> Outcome:
-    from perceiver_deploy.evaluate.report.suite_page import suite_page
+    from perceiver_deploy.evaluate.report.suite_page import page_of_suite
     from perceiver_deploy.evaluate.report.terminal import suite_tables
     from perceiver_deploy.pipeline.benchmark.suite import run_suite
 
     result = run_suite(output, batches=batches, seconds=seconds, threads=threads, against=against, png=png)
 
     def show(console: Console) -> None:
-        page = replace(suite_page(result.report), tables=tuple(suite_tables(result.report)))
+        page = replace(page_of_suite(result.report), tables=tuple(suite_tables(result.report)))
         show_page(console, page, f"Reports: {', '.join(result.files)}; each task's own are in folders beside them")
 
     return Outcome(result.to_json(), show, result.failure)
@@ -156,10 +156,10 @@ def _run_suite(
 
 def show_report(console: Console, report: BenchmarkReport, files: Sequence[str] = ()) -> None:
     """Print the tables and conclusions of a benchmark, and where they are written."""
-    from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+    from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
     from perceiver_deploy.evaluate.report.terminal import benchmark_tables
 
-    page = replace(benchmark_page(report), tables=tuple(benchmark_tables(report)))
+    page = replace(page_of_benchmark(report), tables=tuple(benchmark_tables(report)))
     show_page(console, page, *([f"Reports: {', '.join(files)}"] if files else []))
 
 

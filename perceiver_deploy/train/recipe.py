@@ -18,7 +18,7 @@ from perceiver_deploy.model.tasks.catalogue import PerceiverModel
 from perceiver_deploy.train.batch import Batch
 from perceiver_deploy.train.losses import classification_loss
 
-Loss = Callable[[dict[str, Tensor], Batch], Tensor]
+LossFunction = Callable[[dict[str, Tensor], Batch], Tensor]
 Transform = Callable[[Batch, torch.Generator], Batch]
 Initialize = Callable[[PerceiverModel, Split], None]
 
@@ -53,7 +53,7 @@ class Recipe:
     baseline: Callable[[DataSet], Baseline]
     clip_norm: float = 1.0
     ema_decay: float | None = None
-    loss: Loss = classification_loss
+    loss: LossFunction = classification_loss
     transform: Transform | None = None
     initialize: Initialize | None = None
 

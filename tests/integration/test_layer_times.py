@@ -10,7 +10,7 @@ from perceiver_deploy.errors import UsageError
 from perceiver_deploy.evaluate.report.benchmark_page import layer_table
 from perceiver_deploy.evaluate.report.plots import benchmark_plots
 from perceiver_deploy.evaluate.speed import node_times
-from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
+from perceiver_deploy.pipeline.benchmark.layer_errors import measure_layer_errors
 from perceiver_deploy.pipeline.benchmark.module_times import time_modules
 from perceiver_deploy.pipeline.export.export import export_model
 from tests.conftest import named_model
@@ -42,7 +42,7 @@ def test_time_is_of_the_layers_of_the_model_in_every_candidate(copied_bundle):
 def test_errors_are_of_the_layers_of_variants_in_reduced_precision(copied_bundle):
     path = copied_bundle("text_classification")
     convert_bundle(path, precision="fp16")
-    (errors,) = layer_errors(Bundle.open(path), text_inputs(2, 11))
+    (errors,) = measure_layer_errors(Bundle.open(path), text_inputs(2, 11))
     assert errors.variant == "fp16"
     assert {"encoder.cross_attention", "encoder.self_attends.0", "decoder.cross_attention"} <= errors.sqnr_db.keys()
     assert all(40 < sqnr < 90 for sqnr in errors.sqnr_db.values())  # 2^-11 is 66 dB

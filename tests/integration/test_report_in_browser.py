@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.plots import COLOURS, benchmark_plots
 from perceiver_deploy.pipeline.reports import write_page
 from tests.helpers.benchmark_reports import make_report, steady
@@ -57,7 +57,7 @@ def page(tmp_path_factory):
     samples = {name: steady(each, seed=seed) for seed, (name, each) in enumerate(zip(NAMES, seconds, strict=True))}
     report = make_report(samples, lengths=(8, 16))
     path = tmp_path_factory.mktemp("report") / "benchmark.json"
-    return write_page(path, report.text(), benchmark_page(report), benchmark_plots(report))[1]
+    return write_page(path, report.text(), page_of_benchmark(report), benchmark_plots(report))[1]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -8,7 +8,7 @@ import pytest
 
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.errors import MissingError
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
 from perceiver_deploy.runtimes.way import Way
 from tests.helpers.benchmark_reports import make_report
@@ -35,7 +35,7 @@ def test_each_scenario_has_the_figures_that_its_rules_look_at(asked):
     measured = tuple(one.model_copy(update={"scenarios": found}) for one in report.measurements)
     (table,) = [
         table
-        for table in benchmark_page(report.model_copy(update={"measurements": measured})).tables
+        for table in page_of_benchmark(report.model_copy(update={"measurements": measured})).tables
         if table.title.startswith("MLPerf")
     ]
     assert table.rows[0][1] == f"{1000 * single.p90:.2f}"

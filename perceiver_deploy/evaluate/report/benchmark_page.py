@@ -23,7 +23,7 @@ _HOW = (
 )
 
 
-def benchmark_page(report: BenchmarkReport) -> Page:
+def page_of_benchmark(report: BenchmarkReport) -> Page:
     """Sentences and tables of a report."""
     return Page(
         title="Benchmark of " + ", ".join(dict.fromkeys(m.bundle.rsplit("/", 1)[-1] for m in report.measurements)),

@@ -11,7 +11,7 @@ from perceiver_deploy.evaluate.report.recommendation import recommend_suite
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, VariantLine
 
 
-def suite_page(report: SuiteReport) -> Page:
+def page_of_suite(report: SuiteReport) -> Page:
     """Sentences and tables of a report."""
     return Page(
         title="All shipped tasks",

@@ -17,7 +17,7 @@ from typing import Any
 
 from perceiver_deploy.cache import cache_directory
 from perceiver_deploy.errors import ExportError, UsageError, requires
-from perceiver_deploy.export.engine.builder_log import BuilderLog, builder_log, readable_reason
+from perceiver_deploy.export.engine.builder_log import BuilderLog, new_builder_log, readable_reason
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES, Family
 from perceiver_deploy.runtimes.nvidia.gpu import require_gpu
 from perceiver_deploy.runtimes.nvidia.profiles import Profile
@@ -155,7 +155,7 @@ def build_engine_bytes(onnx: Path, family: Family, profiles: Sequence[Profile], 
     import polygraphy
 
     start = time.perf_counter()
-    with builder_log() as log:
+    with new_builder_log() as log:
         parsed = _parse(trt, family, onnx)
         content = _compile(trt, family, onnx, parsed, profiles, options, log)
         if inconsistent := [text for text in log.warnings if _INCONSISTENT_PROFILE in text]:

@@ -71,7 +71,7 @@ class BuilderLog(logging.Handler):
 
 
 @contextmanager
-def builder_log() -> Iterator[BuilderLog]:
+def new_builder_log() -> Iterator[BuilderLog]:
     """Collect messages instead of printing them: Polygraphy's logger, which TensorRT's feeds, writes to stdout."""
     from polygraphy.logger import G_LOGGER
 

@@ -22,12 +22,12 @@ from perceiver_deploy.evaluate.report.benchmark_document import (
     Measurement,
     Settings,
 )
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.plots import benchmark_plots
 from perceiver_deploy.evaluate.report.regression import compare_reports
 from perceiver_deploy.evaluate.speed.scenarios import run_scenarios
 from perceiver_deploy.machine import describe_environment
-from perceiver_deploy.pipeline.benchmark.layer_errors import layer_errors
+from perceiver_deploy.pipeline.benchmark.layer_errors import measure_layer_errors
 from perceiver_deploy.pipeline.benchmark.module_times import time_modules
 from perceiver_deploy.pipeline.benchmark.rounds import first_inputs, measure_bundle
 from perceiver_deploy.pipeline.reports import require_folder, write_page
@@ -126,7 +126,7 @@ def benchmark_bundles(
         left_out += found.left_out
         if layers:
             times.append(time_modules(bundle, threads))
-            errors += layer_errors(bundle, first_inputs(bundle, data_set, settings))
+            errors += measure_layer_errors(bundle, first_inputs(bundle, data_set, settings))
     report = BenchmarkReport(
         environment=environment_with(threads),
         command=command_line(),
@@ -139,7 +139,7 @@ def benchmark_bundles(
     )
     if before is not None:
         report = report.model_copy(update={"comparison": compare_reports(before, report)})
-    files = write_page(path, report.text(), benchmark_page(report), benchmark_plots(report), png=png)
+    files = write_page(path, report.text(), page_of_benchmark(report), benchmark_plots(report), png=png)
     return BenchmarkResult(report, tuple(map(str, files)))
 
 

@@ -11,7 +11,7 @@ from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.opening import runtimes_here
 
 
-def layer_errors(bundle: Bundle, inputs: Arrays) -> list[LayerErrors]:
+def measure_layer_errors(bundle: Bundle, inputs: Arrays) -> list[LayerErrors]:
     """Of each variant in reduced precision the SQNR of its layers on some inputs, in the first runtime it is for.
 
     Raises:

@@ -15,7 +15,7 @@ from perceiver_deploy.errors import MissingError, PerceiverDeployError, UsageErr
 from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, Settings
 from perceiver_deploy.evaluate.report.regression import compare_suites
 from perceiver_deploy.evaluate.report.suite_document import FinishedTask, SuiteReport, TaskLines, task_lines
-from perceiver_deploy.evaluate.report.suite_page import speed_ups, suite_page
+from perceiver_deploy.evaluate.report.suite_page import page_of_suite, speed_ups
 from perceiver_deploy.model.checkpoints.load import describe_origin, find_checkpoint, shipped_names
 from perceiver_deploy.pipeline.benchmark.benchmark import (
     benchmark_bundles,
@@ -112,7 +112,7 @@ def run_suite(
         now = {task.name: BenchmarkReport.read(folder / task.name / _TASK_REPORT) for task in tasks}
         report = report.model_copy(update={"comparison": compare_suites(before, now)})
     plots = (speed_ups(report),) if tasks else ()
-    files = write_page(folder / "modalities.json", report.text(), suite_page(report), plots, png=png)
+    files = write_page(folder / "modalities.json", report.text(), page_of_suite(report), plots, png=png)
     return SuiteResult(report, tuple(map(str, files)))
 
 

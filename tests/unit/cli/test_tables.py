@@ -22,7 +22,7 @@ from perceiver_deploy.evaluate.report.benchmark_document import (
 )
 from perceiver_deploy.evaluate.report.benchmark_page import layer_table
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport
-from perceiver_deploy.evaluate.report.suite_page import suite_page
+from perceiver_deploy.evaluate.report.suite_page import page_of_suite
 from perceiver_deploy.evaluate.report.terminal import suite_tables
 from perceiver_deploy.pipeline.tune.tune import TuneResult
 from perceiver_deploy.pipeline.validate.validate import ValidationResult
@@ -123,7 +123,7 @@ def test_layers_of_many_candidates_are_shown_in_parts_with_their_names():
 
 def test_suite_has_one_line_for_each_candidate_of_a_task_and_the_sentence_last():
     report = SuiteReport.read(MODALITIES)
-    page = replace(suite_page(report), tables=tuple(suite_tables(report)))
+    page = replace(page_of_suite(report), tables=tuple(suite_tables(report)))
     text = shown(lambda console: show_page(console, page))
     assert_fits(text, "films-autoencoding", "openvino", "bf16")
     lines = table_lines(text)

@@ -10,7 +10,7 @@ from perceiver_deploy.export.passes.base import PassByWay
 from perceiver_deploy.export.passes.forms import require_shapes
 from perceiver_deploy.export.passes.grids.keys import attend_over_keys
 from perceiver_deploy.export.passes.grids.large_grids import find_large_grids
-from perceiver_deploy.export.passes.grids.norm import NormedGrid, Positions
+from perceiver_deploy.export.passes.grids.norm import GridPositions, NormedGrid
 from perceiver_deploy.export.passes.grids.queries import attend_from_queries
 
 KEYS, QUERIES = "keys by row", "queries by row"
@@ -35,7 +35,7 @@ class AttendByRow(PassByWay):
     def run_by_way(self, model: ir.Model) -> dict[str, int]:
         """Returns how many attentions were changed, by what the grid has."""
         counts = {KEYS: 0, QUERIES: 0}
-        written: dict[tuple[ir.Value, float], Positions] = {}
+        written: dict[tuple[ir.Value, float], GridPositions] = {}
         for over in find_large_grids(model, self._sizes):
             positions = _positions(over.normed, written)
             if over.keys is None:
@@ -53,9 +53,9 @@ class AttendByRow(PassByWay):
             raise ir.passes.PostconditionError(f"All scores over a grid are held at once in {left}.")
 
 
-def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], Positions]) -> Positions:
+def _positions(normed: NormedGrid, written: dict[tuple[ir.Value, float], GridPositions]) -> GridPositions:
     """Those of a grid, written once for all norms of it with the same epsilon."""
     key = normed.grid.tokens, normed.norm.attributes.get_float("epsilon", 1e-5)
     if key not in written:
-        written[key] = Positions.write(normed)
+        written[key] = GridPositions.write(normed)
     return written[key]

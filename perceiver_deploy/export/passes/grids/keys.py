@@ -8,11 +8,11 @@ import onnx_ir as ir
 from perceiver_deploy.export.attention.match import Attention
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import constant_array
-from perceiver_deploy.export.passes.grids.norm import NormedGrid, Positions, shape_of
+from perceiver_deploy.export.passes.grids.norm import GridPositions, NormedGrid, shape_of
 from perceiver_deploy.export.passes.grids.row_loop import loop_over_rows, rows_body
 
 
-def attend_over_keys(attention: Attention, normed: NormedGrid, positions: Positions) -> None:
+def attend_over_keys(attention: Attention, normed: NormedGrid, positions: GridPositions) -> None:
     """Few queries over all positions: a Loop over rows with a running maximum, so that one row's scores are held.
 
     It sums exp(score - maximum) times what the values are made of; the sums are scaled where the maximum rises.
@@ -44,7 +44,9 @@ class _RowLoop:
     row's features [batch, queries, their channels].
     """
 
-    def __init__(self, tape: Tape, positions: Positions, content: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
+    def __init__(
+        self, tape: Tape, positions: GridPositions, content: ir.Value, rows: ir.Value, columns: ir.Value
+    ) -> None:
         self._tape, self._positions, self._query = tape, positions, content
         self._batch, _, self._width, channels = shape_of(positions.content)
         assert isinstance(channels, int)
@@ -125,7 +127,7 @@ class _RowLoop:
         ]
 
 
-def _values(tape: Tape, normed: NormedGrid, positions: Positions, sums: list[ir.Value]) -> ir.Value:
+def _values(tape: Tape, normed: NormedGrid, positions: GridPositions, sums: list[ir.Value]) -> ir.Value:
     """The tokens after the norm, weighted: [batch, queries, channels]."""
     total, by_content, by_column, by_row = sums
     batch, queries, _ = shape_of(by_content)

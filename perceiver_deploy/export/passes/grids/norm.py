@@ -62,7 +62,7 @@ class NormedGrid:
 
 
 @dataclass(frozen=True)
-class Positions:
+class GridPositions:
     """What the formula needs of a grid.
 
     `content` is [batch, height, width, channels], `inverse` 1 / deviation [batch, height, width, 1]; `rows`
@@ -75,7 +75,7 @@ class Positions:
     columns: ir.Value
 
     @classmethod
-    def write(cls, normed: NormedGrid) -> Positions:
+    def write(cls, normed: NormedGrid) -> GridPositions:
         """Write the nodes, before the norm.
 
         The variance is of differences from the mean. Those of the features, f, are summed as

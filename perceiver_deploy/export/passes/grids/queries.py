@@ -11,12 +11,12 @@ import onnx_ir as ir
 from perceiver_deploy.export.attention.match import Attention, Projection
 from perceiver_deploy.export.graph.tape import Tape
 from perceiver_deploy.export.graph.values import float64
-from perceiver_deploy.export.passes.grids.norm import NormedGrid, Positions, shape_of
+from perceiver_deploy.export.passes.grids.norm import GridPositions, NormedGrid, shape_of
 from perceiver_deploy.export.passes.grids.row_loop import loop_over_rows, rows_body
 
 
 def attend_from_queries(
-    attention: Attention, normed: NormedGrid, positions: Positions, key: Projection, *, in_loop: bool
+    attention: Attention, normed: NormedGrid, positions: GridPositions, key: Projection, *, in_loop: bool
 ) -> None:
     """All positions over few keys: what rows and columns score is added to the scores of the content.
 
@@ -51,14 +51,14 @@ class _QueryScores:
     [batch, 1, width, keys] and `bias` [batch, 1, 1, keys] are parts of scores.
     """
 
-    positions: Positions
+    positions: GridPositions
     content: ir.Value
     rows: ir.Value
     columns: ir.Value
     bias: ir.Value
 
     @classmethod
-    def write(cls, tape: Tape, normed: NormedGrid, positions: Positions, key: Projection) -> _QueryScores:
+    def write(cls, tape: Tape, normed: NormedGrid, positions: GridPositions, key: Projection) -> _QueryScores:
         batch, height, width, channels = shape_of(positions.content)
         _, keys, given = shape_of(key.result)
         assert isinstance(given, int)

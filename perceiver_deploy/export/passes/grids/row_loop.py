@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from perceiver_deploy.export.graph.tape import Tape
-from perceiver_deploy.export.passes.grids.norm import Positions
+from perceiver_deploy.export.passes.grids.norm import GridPositions
 
 
 def rows_body(tape: Tape) -> tuple[ir.Graph, ir.Value, ir.Value]:
@@ -16,7 +16,11 @@ def rows_body(tape: Tape) -> tuple[ir.Graph, ir.Value, ir.Value]:
 
 
 def loop_over_rows(
-    tape: Tape, positions: Positions, body: ir.Graph, starts: list[ir.Value], shapes: list[list[int | ir.SymbolicDim]]
+    tape: Tape,
+    positions: GridPositions,
+    body: ir.Graph,
+    starts: list[ir.Value],
+    shapes: list[list[int | ir.SymbolicDim]],
 ) -> list[ir.Value]:
     """Run a body for every row; the states after the last one, then what it gave for each row, in these shapes."""
     count = tape.op("Squeeze", [tape.sizes((positions.rows, 0))], [], dtype=ir.DataType.INT64)

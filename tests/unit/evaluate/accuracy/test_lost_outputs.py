@@ -14,7 +14,7 @@ from perceiver_deploy.evaluate.accuracy.agreement import judge_outputs
 from perceiver_deploy.evaluate.accuracy.contract import Judgement, MaxDrop
 from perceiver_deploy.evaluate.accuracy.figures import accuracy_figures
 from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.plots import benchmark_plots
 from perceiver_deploy.evaluate.report.regression import compare_reports
 from perceiver_deploy.evaluate.report.suite_document import task_lines
@@ -69,7 +69,7 @@ def test_report_with_lost_outputs_is_written_read_shown_and_drawn(tmp_path):
     assert BenchmarkReport.read(path) == report
     document = json.loads(report.text())["measurements"][1]["accuracy"]["metrics"][0]
     assert (document["value"], document["drop"]) == (None, None)
-    page = benchmark_page(report)
+    page = page_of_benchmark(report)
     assert any("onnxruntime fp32 loses everything of top-1 accuracy" in sentence for sentence in page.summary)
     assert "accuracy_by_speed" in [plot.name for plot in benchmark_plots(report)]
 

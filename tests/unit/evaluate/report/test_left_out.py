@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 from perceiver_deploy.errors import ParityError
 from perceiver_deploy.evaluate.report.benchmark_document import BenchmarkReport, LeftOut, Settings
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.page import render_html, render_markdown
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, task_lines
-from perceiver_deploy.evaluate.report.suite_page import suite_page
+from perceiver_deploy.evaluate.report.suite_page import page_of_suite
 from perceiver_deploy.pipeline.benchmark import rounds
 from perceiver_deploy.runtimes.way import Way
 from tests.helpers.benchmark_reports import make_report
@@ -50,10 +50,10 @@ def test_report_keeps_who_was_left_out_and_one_without_is_read(tmp_path):
 
 
 def test_pages_of_benchmark_and_suite_name_who_was_left_out():
-    page = benchmark_page(report())
+    page = page_of_benchmark(report())
     assert SENTENCE in page.summary
     assert SENTENCE in render_markdown(page)
     assert "openvino int8 of digits.bundle is left out." in render_html(page)
     lines = task_lines("digits", "image_classification", report(), 1.0)
     suite = SuiteReport(environment={"threads": 1}, command="benchmark", batch=1, tasks=(lines,), missing={})
-    assert SENTENCE in suite_page(suite).summary
+    assert SENTENCE in page_of_suite(suite).summary

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.page import INK, Page, Table, render_html, render_markdown
 from perceiver_deploy.evaluate.report.plots import benchmark_plots, pareto_front
 from tests.helpers.benchmark_reports import make_report
@@ -24,7 +24,7 @@ def plots(report):
 
 
 def test_summary_comes_first_and_says_who_is_fastest(report):
-    page = benchmark_page(report)
+    page = page_of_benchmark(report)
     assert page.title == "Benchmark of digits.bundle"
     assert page.summary[0] == "digits.bundle, batch 1, length 8: onnxruntime fp32 is fastest."
     assert "No candidate loses accuracy on digits by more than chance." in page.summary
@@ -54,7 +54,7 @@ def test_html_loads_nothing_and_escapes_what_it_shows():
 
 
 def test_markdown_has_sentences_command_and_tables(report):
-    text = render_markdown(benchmark_page(report))
+    text = render_markdown(page_of_benchmark(report))
     assert text.startswith("# Benchmark of digits.bundle\n\n- digits.bundle, batch 1")
     assert "\n    perceiver-deploy benchmark digits.bundle --data digits\n" in text
     assert "| eager fp32 | top-1 accuracy | 95.00 % |" in text

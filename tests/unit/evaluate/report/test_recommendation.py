@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perceiver_deploy.evaluate.report.benchmark_page import benchmark_page
+from perceiver_deploy.evaluate.report.benchmark_page import page_of_benchmark
 from perceiver_deploy.evaluate.report.page import render_html, render_markdown
 from perceiver_deploy.evaluate.report.recommendation import recommend, recommend_suite
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, task_lines
@@ -122,7 +122,7 @@ def test_each_bundle_has_its_sentence():
 
 
 def test_pages_show_the_recommendation():
-    page = benchmark_page(make_report(samples()))
+    page = page_of_benchmark(make_report(samples()))
     assert page.recommendation == recommend(make_report(samples()))
     assert f"**{page.recommendation[0]}**" in render_markdown(page)
     assert "<strong>Recommended for digits.bundle at batch 1" in render_html(page)
