@@ -27,7 +27,7 @@ inline constexpr DtypeInfo kDtypes[] = {
     {PD_FLOAT64, "float64", 8, ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE},
 };
 
-// NULL for a number that is no pd_dtype, as other languages may give.
+// NULL for a number that is not a pd_dtype, as other languages may give.
 inline const DtypeInfo *dtype_info(pd_dtype dtype) {
   for (const DtypeInfo &info : kDtypes) {
     if (info.dtype == dtype) return &info;

@@ -15,7 +15,7 @@ constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO
 
 BundleError malformed(const std::string &text) {
   return BundleError(concat("The size ", repr(text),
-                            " is no expression of axes; expected numbers and axes with * or / between, and a number "
+                            " is not an expression of axes; expected numbers and axes with * or / between, and a number "
                             "subtracted. Export the checkpoint again."));
 }
 

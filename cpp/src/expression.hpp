@@ -30,7 +30,7 @@ class Size {
  public:
   explicit Size(std::int64_t number);
 
-  // Throws BundleError where the text is no such expression.
+  // Throws BundleError where the text is not such an expression.
   explicit Size(const std::string &text);
 
   // Throws BundleError for an axis that `sizes` does not have, a division by zero or a result beyond 64 bits.

@@ -76,7 +76,7 @@ struct Manifest {
 constexpr std::int64_t kSchemaVersion = 1;
 
 // Reads the text of bundle.json, which lies at `path` in the bundle `bundle`: they are for messages. Throws BundleError
-// where it is no JSON, has a newer schema, or breaks the schema. What is under `preprocessing` is checked by the schema
+// where it is not JSON, has a newer schema, or breaks the schema. What is under `preprocessing` is checked by the schema
 // alone: this library does none.
 Manifest parse_manifest(const std::string &text, const std::string &bundle, const std::string &path);
 

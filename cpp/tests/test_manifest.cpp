@@ -66,7 +66,7 @@ TEST(Manifest, is_refused_with_a_path_that_leaves_the_bundle) {
 TEST(Manifest, is_refused_with_an_expression_that_cannot_be_read) {
   pd::Json document = valid_document();
   document["stages"]["full"]["inputs"][0]["maximum"] = "length+1";
-  EXPECT_NE(refusal(document.dump()).find("is no expression of axes"), std::string::npos);
+  EXPECT_NE(refusal(document.dump()).find("is not an expression of axes"), std::string::npos);
 }
 
 TEST(Manifest, is_refused_with_numbers_beyond_64_bits) {

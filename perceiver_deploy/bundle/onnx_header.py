@@ -66,7 +66,7 @@ def read_header(path: Path) -> OnnxHeader:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _read(data, "model", 0, len(data), header, depth=0)
-    except (ValueError, IndexError) as error:  # an empty file, or bytes that are no such messages
+    except (ValueError, IndexError) as error:  # an empty file, or bytes that are not such messages
         raise BundleError(f"{path} is not an ONNX file ({error}). Give a bundle or an ONNX file.") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}.") from error

@@ -93,7 +93,7 @@ class VideoPreprocessing(Strict):
             if self.frame_rate is None:
                 raise ValueError("sample_rate needs frame_rate, so that pictures and sound keep pace")
             if (self.sample_rate * self.stride / self.frame_rate) % 1:
-                raise ValueError(f"sample_rate {self.sample_rate} is no whole number of samples a picture")
+                raise ValueError(f"sample_rate {self.sample_rate} is not a whole number of samples per picture")
         return self
 
     @property

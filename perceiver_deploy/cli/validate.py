@@ -107,7 +107,7 @@ def _share(error: float | None, bound: float | None) -> str:
 
 
 def _shown(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Of each candidate's outputs the case that is nearest to its bound, or every one that is beyond."""
+    """For each output of a candidate the case nearest to its bound, or every case beyond it."""
     worst: dict[tuple[str, ...], Verdict] = {}
     for verdict in verdicts:
         key = (verdict.runtime, verdict.variant, verdict.stages, verdict.output)

@@ -14,7 +14,7 @@ from perceiver_deploy.data.split import Split
 from perceiver_deploy.statistics import bootstrap_interval, wilson_interval
 
 Run = Callable[[Arrays], Arrays]
-"""Inputs by name to outputs by name: a session's `run`, or a baseline that is no neural network."""
+"""Inputs by name to outputs by name: a session's `run`, or a baseline that is not a neural network."""
 
 _BATCH = 32
 

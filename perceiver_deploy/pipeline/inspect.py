@@ -157,7 +157,7 @@ def _inspect_onnx(path: Path) -> Inspection:
         from perceiver_deploy.export.graph.files import stored_bytes
         from perceiver_deploy.export.graph.operators import count_operators, count_parameters
         from perceiver_deploy.export.options import REWRITES
-    size = stored_bytes(path)  # refuses what is no ONNX file, and weights that are not beside it
+    size = stored_bytes(path)  # refuses what is not an ONNX file, and weights that are not beside it
     try:
         model = ir.load(path)
         rewrites, modules, attentions = json.loads(model.metadata_props.get(REWRITES, "{}")), *_at_opt(model)

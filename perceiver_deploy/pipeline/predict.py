@@ -48,7 +48,7 @@ class FlowSummary:
 class Prediction:
     """What the model says of one file: the likeliest classes, or the text with its masked bytes filled in.
 
-    Of two frames: their flow. `answers`: the likeliest classes of each task, where the model does several. `psnr`: dB
+    For two frames: their flow. `answers`: the likeliest classes of each task, where the model does several. `psnr`: dB
     of what was reconstructed against the file, by `image` and `audio`. `files`: what was written.
     """
 
@@ -119,7 +119,7 @@ def _predict(bundle: Bundle, session: Session, file: Path, save: Path | None) ->
 
 
 def _reconstruct(bundle: Bundle, session: Session, file: Path, inputs: Arrays, save: Path | None) -> Prediction:
-    """Of a file with points too, such as an example of a data set, the whole clip all the same."""
+    """The whole clip even of a file with points, such as an example of a data set."""
     clip = {name: array for name, array in inputs.items() if not name.endswith("_points")}
     whole = reconstruct_clip(session, clip)
     preprocessing = bundle.manifest.preprocessing

@@ -25,7 +25,7 @@ Initialize = Callable[[PerceiverModel, Split], None]
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a model that is no neural network does on the same data, in its own words, judged by the same metrics."""
+    """What a model that is not a neural network does on the same data, in its own words, judged by the same metrics."""
 
     name: str
     run: Run

@@ -224,7 +224,7 @@ def test_benchmark_that_is_worse_than_an_earlier_one_exits_4_and_names_what(bund
 def test_benchmark_against_what_is_no_report_is_refused_before_measuring(bundle):
     refused = call("benchmark", bundle, "--against", bundle / "bundle.json")
     assert refused.returncode == 1
-    assert "is no report of `perceiver-deploy benchmark`" in refused.stderr
+    assert "is not a report of `perceiver-deploy benchmark`" in refused.stderr
 
 
 def test_benchmark_refuses_axes_that_are_not_there(bundle):

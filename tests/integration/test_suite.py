@@ -80,7 +80,7 @@ def test_suite_beside_itself_has_no_regression_and_beside_one_with_smaller_files
 
 def test_suite_against_what_is_no_suite_is_refused_before_measuring(tmp_path):
     (tmp_path / "benchmark.json").write_text("{}")
-    with pytest.raises(InputError, match="is no report of `perceiver-deploy benchmark --suite`"):
+    with pytest.raises(InputError, match="is not a report of `perceiver-deploy benchmark --suite`"):
         run_suite(tmp_path / "new", names=["breast-cancer"], against=tmp_path / "benchmark.json", **SETTINGS)
 
 

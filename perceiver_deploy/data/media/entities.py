@@ -49,7 +49,7 @@ def standardize_row(values: NDArray[Any], preprocessing: EntitiesPreprocessing, 
     if values.dtype.kind not in "fiu" or values.shape not in ((count,), (1, count)):
         raise InputError(
             f"{where} has features of shape {list(values.shape)} and type {values.dtype}; expected {count} numbers, "
-            f"one an entity of the model: {', '.join(preprocessing.names)}. Leave a cell empty (in an array: NaN) "
+            f"one per entity of the model: {', '.join(preprocessing.names)}. Leave a cell empty (in an array: NaN) "
             "where a value is missing."
         )
     if np.isinf(values).any():

@@ -95,7 +95,7 @@ def read_arrays(path: Path) -> Arrays:
         with path.open("rb") as raw:
             if not zipfile.is_zipfile(raw):  # numpy would take it for a pickle
                 raise InputError(
-                    f"{path} is not a .npz file: it is no zip archive of arrays, or a damaged one. Write it with "
+                    f"{path} is not a .npz file: it is not a zip archive of arrays, or a damaged one. Write it with "
                     "numpy.savez."
                 )
             raw.seek(0)

@@ -25,7 +25,7 @@ def read_frames(paths: Sequence[Path]) -> NDArray[np.uint8]:
     """Frames [2, height, width, 3] of two image files of one size.
 
     Raises:
-        InputError: not two files, a file that is no image, or two sizes.
+        InputError: not two files, a file that is not an image, or two sizes.
         MissingError: Pillow is not installed.
     """
     if len(paths) != 2:

@@ -73,7 +73,7 @@ def _levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _bytes(inputs: Arrays, preprocessing: TextPreprocessing) -> Arrays:
-    """What is between CLS and SEP; what is no byte of a text is hidden."""
+    """What is between CLS and SEP; what is not a byte of a text is hidden."""
     ids, mask = (inputs[name][:, 1:-1].astype(np.int64) for name in ("input_ids", "attention_mask"))
     is_byte = (ids >= preprocessing.byte_offset) | (ids == preprocessing.mask_id)
     return {

@@ -39,7 +39,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class _Snippet:
-    """`document` is what sentences of one product review or editorial share; films and tweets have one a sentence."""
+    """`document` is what sentences of one product review or editorial share; films and tweets have one per sentence."""
 
     source: str
     document: str

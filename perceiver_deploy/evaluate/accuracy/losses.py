@@ -87,7 +87,7 @@ def measure_losses(outputs: Arrays, eager: Arrays, data: Split, metrics: Sequenc
 def kept_scores(metric: Metric, outputs: Arrays, eager: Arrays, data: Split) -> NDArray[np.float64]:
     """Scores [examples] of outputs, NaN where an example does not count or its outputs are not finite but eager's are.
 
-    Of NaNs too one is the largest, but that is no answer.
+    Among NaNs, too, one is the largest, but that is not an answer.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         scores = example_scores(metric, outputs, data).copy()

@@ -19,7 +19,7 @@ from perceiver_deploy.runtimes.eager import EagerSession
 _WRAPPED = "wrapped."
 
 Activations = Mapping[str, list[NDArray[Any]]]
-"""Results of each module by name, one a call; of modules that give one tensor."""
+"""Results of each module by name, one per call, for modules that give one tensor."""
 
 
 def record_activations(

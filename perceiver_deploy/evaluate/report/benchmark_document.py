@@ -89,11 +89,11 @@ class CaseRanking(Strict):
         where = f"{Path(self.bundle).name}, batch {self.batch}" + (f", {sizes_text(self.sizes)}" if self.sizes else "")
         if self.noisy:
             return (
-                f"{where}: not ranked, the machine is too noisy. {' and '.join(self.tied)} cannot be told apart; leave "
-                "the machine alone, or measure for longer with --seconds."
+                f"{where}: not ranked, the machine is too noisy. {' and '.join(self.tied)} are statistically tied; "
+                "leave the machine alone, or measure for longer with --seconds."
             )
         if len(self.tied) > 1:
-            return f"{where}: fastest are {' and '.join(self.tied)}, which cannot be told apart."
+            return f"{where}: fastest are {' and '.join(self.tied)}, statistically tied."
         return f"{where}: {self.fastest} is fastest."
 
 
@@ -160,7 +160,7 @@ class LayerTimes(Strict):
 
 
 class LayerErrors(Strict):
-    """Of each layer of a variant the lowest SQNR that a result of its modules has against eager float64, in dB."""
+    """The lowest SQNR in dB, against eager float64, of the results of each layer of a variant."""
 
     bundle: str
     variant: str
@@ -229,7 +229,7 @@ def read_report(kind: type[_Report], path: Path, what: str) -> _Report:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
         raise InputError(
-            f"{path} is no {what}: {first_problem(error, 'the document')}. Give what a benchmark of this version wrote."
+            f"{path} is not a {what}: {first_problem(error, 'the document')}. Give what a benchmark of this version wrote."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One persistent process a candidate, so that all see the same machine and none slows another down."""
+"""One persistent process per candidate, so that all see the same machine and none slows another down."""
 
 from __future__ import annotations
 

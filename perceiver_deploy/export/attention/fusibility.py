@@ -224,7 +224,7 @@ def _tensorrt(form: str, head_sizes: tuple[int, int], dtype: ir.DataType | None)
     if max(head_sizes) > HEAD_MOST:
         reasons.append(f"head size {max(head_sizes)} is above {HEAD_MOST}")
     if any(number % HEAD_MULTIPLE for number in head_sizes):
-        reasons.append(f"head size {size if size % HEAD_MULTIPLE else v_size} is no multiple of 8")
+        reasons.append(f"head size {size if size % HEAD_MULTIPLE else v_size} is not a multiple of 8")
     if dtype not in _HALF:
         reasons.append("only in fp16 or bf16")
     return "; ".join(reasons) or FUSED

@@ -82,7 +82,7 @@ def fill(
 def _found(
     segments: Segments, batches: Callable[[], Iterable[Arrays]], done: int
 ) -> Iterator[tuple[int, Arrays, bool]]:
-    """Of each batch behind the first `done` its number, what each part shows, and whether that was its last one."""
+    """For each batch after the first `done`: its number, what each part shows, and whether that was its last one."""
     for number, batch in enumerate(batches(), 1):
         if number > done:
             for part, found in enumerate(segments.run(batch), 1):

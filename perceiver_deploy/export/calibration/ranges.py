@@ -45,7 +45,7 @@ class Ranges(Strict):
         }
 
     def lost(self) -> dict[str, float]:
-        """Of each tensor, the share that INT8 loses."""
+        """The share of each tensor that INT8 loses."""
         return {name: found.lost for name, found in self.tensors.items()}
 
     def to_json(self) -> str:

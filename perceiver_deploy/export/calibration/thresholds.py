@@ -29,7 +29,7 @@ def choose_threshold(histogram: Histogram, method: Method) -> float:
 
 
 def lost_share(histogram: Histogram, threshold: float) -> float:
-    """Of the sum of all magnitudes, what int8 loses: values that it rounds to zero, and all beyond the threshold."""
+    """Share of the sum of magnitudes that int8 loses: values that it rounds to zero, and all beyond the threshold."""
     counts = histogram.magnitudes()
     magnitudes = (np.arange(BINS) + 0.5) * histogram.width
     small = int(np.floor(threshold / LEVELS / 2 / histogram.width))

@@ -16,7 +16,7 @@ from perceiver_deploy.export.int8.rules import gemms
 from perceiver_deploy.export.int8.saturation import SaturationReport, find_saturation
 
 LEAST_SHARE = 0.9
-"""Of the FLOPs of weight GEMMs, what must be quantised unless a reason is known for the rest."""
+"""Share of the FLOPs of weight GEMMs that must be quantised unless a reason is known for the rest."""
 _UNKNOWN = "an operand has no Q/DQ pair"
 _OPERATORS = {
     "Conv": "a convolution; only MatMul and Gemm are quantised",

@@ -1,1 +1,1 @@
-"""Graph passes over onnx-ir, one a file, and the order they run in."""
+"""Graph passes over onnx-ir, one per file, and the order they run in."""

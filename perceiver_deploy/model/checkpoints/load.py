@@ -35,7 +35,7 @@ def load_checkpoint(checkpoint: str | Path, form: Form | None = None) -> Perceiv
     Args:
         checkpoint: a directory with `config.json` and weights, a DeepMind pickle (`.pickle`, `.pystate`), a Lightning
             file of krasserm's perceiver-io (`.ckpt`), the name of a shipped checkpoint, or a hub name.
-        form: whose form it is in; found out by default.
+        form: whose form it is in; auto-detected by default.
 
     Raises:
         CheckpointError: nothing there, or not a Perceiver.

@@ -12,7 +12,7 @@ from perceiver_deploy.runtimes.opening import runtimes_here
 
 
 def measure_layer_errors(bundle: Bundle, inputs: Arrays) -> list[LayerErrors]:
-    """Of each variant in reduced precision the SQNR of its layers on some inputs, in the first runtime it is for.
+    """The SQNR of the layers of each variant in reduced precision on some inputs, in the first runtime it is for.
 
     Raises:
         BundleError, MissingError: as `bisect`.

@@ -102,8 +102,8 @@ def convert_bundle(
 
     Raises:
         ContractError: no mixed precision keeps `max_drop`; the best is in it, and the bundle is left as it was.
-        ParityError: outputs for the calibration samples are not finite where those of fp32 are; so it is then.
-        UsageError, BundleError, InputError, ExportError, MissingError: so it is then.
+        ParityError: outputs for the calibration samples are not finite where those of fp32 are.
+        UsageError, BundleError, InputError, ExportError, MissingError: as `calibration_data` and the conversions say.
     """
     options = Int8Options(target, method, tuple(ranges), equalised)
     _check_options(precision, calibration, options, samples)

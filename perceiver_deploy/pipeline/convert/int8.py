@@ -142,7 +142,7 @@ def prepare_int8(
 
 
 def _suited(runtimes: tuple[RuntimeName, ...], target: Target | None) -> tuple[RuntimeName, ...]:
-    """Of the runtimes that fp32 is for, those of the target."""
+    """Those of the target among the runtimes that fp32 is for."""
     suited = tuple(name for name in runtimes if target is None or name in RUNTIMES[target])
     if not suited:
         raise UsageError(

@@ -93,7 +93,7 @@ class Calibrator:
         """`calibration.fill` on the data, going on where a killed run was.
 
         Raises:
-            InputError, ExportError: as there.
+            InputError, ExportError: as `fill`.
         """
         rows = self.rows(stage, graph, statistics)
         kinds = [f"{type(statistic).__name__} {name}" for name, statistic in statistics.items()]

@@ -90,7 +90,7 @@ def export_model(
             from our parts needs a `signature` (see `manifest.Signature`; its task is "custom") and returns a
             dict of named outputs; its bundle holds no source model, and is validated by its golden samples.
         path: the bundle to write.
-        form: whose form the checkpoint is in; found out by default.
+        form: whose form the checkpoint is in; auto-detected by default.
         split: write the stages `encoder` and `decoder` too, or instead; a module of your own needs `stages` for that
             (see `model.stages`).
         force: replace a bundle that is there.

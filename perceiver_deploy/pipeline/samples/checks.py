@@ -18,7 +18,7 @@ def require_samples(data: Split, name: str, purpose: str, reason: str) -> None:
     """Refuse too few samples, for a reason, and values that are not finite. The targets are the numbers of the rows.
 
     Raises:
-        InputError: so it is; `name` is where the samples are from.
+        InputError: too few, or not finite; `name` says where the samples are from.
     """
     if len(data) < LEAST_SAMPLES:
         raise InputError(

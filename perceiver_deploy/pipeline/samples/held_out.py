@@ -23,7 +23,7 @@ from perceiver_deploy.pipeline.samples.golden import GoldenData
 from perceiver_deploy.pipeline.samples.source import LABELS, read_source
 
 MOST_SHARED = 0.1
-"""Of held-out examples and of calibration samples: the share that may be the same."""
+"""Share of held-out examples, and of calibration samples, that may be the same."""
 _CLASSIFICATION: tuple[Task, ...] = (
     "text_classification",
     "image_classification",

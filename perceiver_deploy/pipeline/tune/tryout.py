@@ -171,5 +171,5 @@ def _require(found: NDArray[np.generic], wanted: NDArray[np.generic], bound: flo
     if found.shape != wanted.shape:
         raise ParityError(f"{where}: shape {list(found.shape)}, expected {list(wanted.shape)}.")
     figures = compare(found, wanted)
-    if not figures.relative_l2 <= bound:  # a NaN is no pass
+    if not figures.relative_l2 <= bound:  # a NaN does not pass
         raise ParityError(f"{where}: relative L2 {figures.relative_l2:.1e}, beyond the bound {bound:.1e}.")

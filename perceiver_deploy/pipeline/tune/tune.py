@@ -37,7 +37,7 @@ from perceiver_deploy.runtimes.way import Way
 
 SECONDS = 60.0
 _TRYOUT_SHARE = 0.6
-"""Of the time, for opening, checking and first timing; the rest ranks those that are left."""
+"""Share of the time for opening, checking and first timing; the rest ranks those that are left."""
 
 _SETTLE = 0.05
 """Seconds between runs. The threads of onnxruntime spin for 40 ms after one (measured, 1.32), on cores that the next
@@ -250,6 +250,6 @@ def _remark(finalists: Sequence[Way], ranking: Ranking) -> str:
     interval = ranking.intervals[widest]
     return (
         f"This machine is too noisy to rank: {finalists[widest]} takes {interval.low:.2f} to {interval.high:.2f} times "
-        f"as long as {finalists[ranking.fastest]}. Of those that cannot be told apart the simplest was kept. "
+        f"as long as {finalists[ranking.fastest]}. The simplest of those that are statistically tied was kept. "
         "Tune again when the machine is quiet, or with more --seconds."
     )

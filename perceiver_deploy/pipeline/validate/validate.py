@@ -87,7 +87,7 @@ def validate_bundle(
 ) -> ValidationResult:
     """Compare with eager float64 over the grid, or replay the golden samples where torch or the weights are missing.
 
-    Of what fails the smallest sample is kept, cut to one row if that fails too.
+    The smallest sample that fails is kept, cut to one row if that fails too.
 
     Args:
         bundle: the bundle.

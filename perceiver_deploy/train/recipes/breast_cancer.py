@@ -22,7 +22,7 @@ _FEATURES = 30
 
 
 def _loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-    """Of the set, and of each entity that is there: its target is the set's class."""
+    """Loss of the set and of each entity that is there, whose target is the class of the set."""
     logits = outputs["entity_logits"]
     present = batch.inputs["attention_mask"] != 0
     targets = batch.targets[:, None].expand(present.shape)

@@ -24,7 +24,7 @@ def read_pickle(path: Path) -> Any:
     """What the file holds, as dicts, lists, tuples, strings, numbers and numpy arrays.
 
     Raises:
-        CheckpointError: the file names anything else (the message says what), is no pickle, or is truncated.
+        CheckpointError: the file names anything else (the message says what), is not a pickle, or is truncated.
     """
     try:
         with path.open("rb") as file:

@@ -37,7 +37,7 @@ def read_lightning(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, parameters = content.get("state_dict"), content.get("hyper_parameters")
     if not is_state_dict(tensors) or not isinstance(parameters, dict):
         raise CheckpointError(
-            f"{path} is no file of a Lightning module of perceiver-io: expected a dict with 'state_dict' and "
+            f"{path} is not a file of a Lightning module of perceiver-io: expected a dict with 'state_dict' and "
             f"'hyper_parameters', found {', '.join(map(repr, list(content)[:5])) or 'something else'}."
         )
     return tensors, {key: vars(value) if isinstance(value, _Section) else value for key, value in parameters.items()}

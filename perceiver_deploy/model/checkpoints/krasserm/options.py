@@ -149,7 +149,7 @@ def parse_options(kind: Kind, document: dict[str, Any], where: Path) -> Krasserm
     """
     config = document.get("model_config", document)
     if not isinstance(config, dict):
-        raise CheckpointError(f"The configuration of {where} has a model_config that is no JSON object.")
+        raise CheckpointError(f"The configuration of {where} has a model_config that is not a JSON object.")
     encoder, decoder = _SECTIONS[kind]
     return KrassermOptions(
         _read(encoder, "encoder", config, where),

@@ -49,7 +49,7 @@ def test_a_half_precision_attention_of_one_head_size_is_fused_by_tensorrt(graphs
                 value.type = ir.TensorType(ir.DataType.FLOAT16)
     _, latents, decoder = list_attentions(halved, signature.axes)
     assert latents.fuses["tensorrt"] == "fused"
-    assert decoder.fuses["tensorrt"] == "head sizes 8 and 12 differ; head size 12 is no multiple of 8"
+    assert decoder.fuses["tensorrt"] == "head sizes 8 and 12 differ; head size 12 is not a multiple of 8"
 
 
 def test_the_fused_form_is_listed_alike_and_counts_as_many_operations(graphs):

@@ -118,7 +118,7 @@ def attention_graph(path):
 def test_values_weighted_by_probabilities_that_int8_loses_stay_float(tmp_path, share, left):
     path = attention_graph(tmp_path / "graph.onnx")
     ranges = dict.fromkeys(ranged_tensors(ir.load(path)), (-1.0, 1.0))
-    shares = {"probabilities": share, "x": 0.9}  # of what is no attention's, any share may be lost
+    shares = {"probabilities": share, "x": 0.9}  # of what is not an attention's, any share may be lost
     report = quantize_int8(path, tmp_path / "int8.onnx", ranges, lost=shares)
     assert list(report.left) == left
     assert all("31% of what its queries attend to" in reason for reason in report.left.values())

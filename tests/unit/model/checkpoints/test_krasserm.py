@@ -186,7 +186,7 @@ def test_values_that_cannot_be_honoured_are_refused(case, section, change, messa
     ("document", "message"),
     [
         ({"model_type": "perceiver-ar-causal-language-model"}, "these are supported: perceiver-io-masked-language"),
-        ({"model_config": 3}, "model_config that is no JSON object"),
+        ({"model_config": 3}, "model_config that is not a JSON object"),
         ({"encoder": {}}, "lacks decoder"),
         ({"encoder": {}, "decoder": {}, "num_latent_channels": 8}, "lacks num_latents"),
         ({"encoder": {}, "decoder": [], "num_latents": 5}, "decoder: "),
