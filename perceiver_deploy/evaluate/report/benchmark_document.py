@@ -229,7 +229,8 @@ def read_report(kind: type[_Report], path: Path, what: str) -> _Report:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
         raise InputError(
-            f"{path} is not a {what}: {first_problem(error, 'the document')}. Give what a benchmark of this version wrote."
+            f"{path} is not a {what}: {first_problem(error, 'the document')}. Give what a benchmark of this version "
+            "wrote."
         ) from error
 
 
