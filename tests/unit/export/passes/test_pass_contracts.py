@@ -42,15 +42,15 @@ from tests.helpers.graph_passes import fired
 from tests.unit.export.passes import test_by_row, test_token_tables
 from tests.unit.export.passes.test_algebra import EXACT, run
 
-RNG = np.random.default_rng(0)
-BATCH, TOKENS = 2, 7
+BATCH, TOKENS = 8, 7
 SIZES = {"batch": 1, "tokens": 1000}
 
 
 def parsed(inputs: str, outputs: str, nodes: str, *, opset: int = 20, **weights: object) -> ir.Model:
     """A model of onnx's text form; a weight that is a tuple is random, of this shape and in float64."""
+    rng = np.random.default_rng(0)
     arrays = {
-        name: RNG.normal(size=given) if isinstance(given, tuple) else np.asarray(given)
+        name: rng.normal(size=given) if isinstance(given, tuple) else np.asarray(given)
         for name, given in weights.items()
     }
     text = f'<ir_version: 9, opset_import: ["": {opset}]> g ({inputs}) => ({outputs}) {{ {nodes} }}'
@@ -208,12 +208,12 @@ def _any_grid_is_large(monkeypatch):
 
 def inputs_of(model: ir.Model) -> dict[str, np.ndarray]:
     sizes = {"batch": BATCH, "s0": BATCH, "tokens": TOKENS, "length": TOKENS, "height": 3, "width": 5}
-    given = {}
+    rng, given = np.random.default_rng(1), {}
     for value in model.graph.inputs:
         shape = [size if isinstance(size, int) else sizes[str(size.value)] for size in value.shape]
         dtype = value.dtype.numpy()
         integral = np.issubdtype(dtype, np.integer)
-        given[value.name] = (RNG.integers(9, size=shape) if integral else RNG.normal(size=shape)).astype(dtype)
+        given[value.name] = (rng.integers(9, size=shape) if integral else rng.normal(size=shape)).astype(dtype)
     return given
 
 
