@@ -80,7 +80,7 @@ def test_a_damaged_file_is_replaced_and_the_numbers_stay_right(shared_bundle, ca
 def test_a_whole_file_that_openvino_refuses_is_replaced(shared_bundle, cache):
     expected = logits(shared_bundle("masked_lm"))
     (blob,) = blobs(cache)
-    wrong = blob.parent / compiled_models._name(blob.name.split("-")[0], b"no model")
+    wrong = compiled_models.COMPILED.path(compiled_models._name(blob.name.split("-")[0], b"no model"))
     blob.unlink()
     wrong.write_bytes(b"no model")
     assert_equal(logits(shared_bundle("masked_lm")), expected)
