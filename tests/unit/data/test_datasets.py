@@ -7,7 +7,6 @@ from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
 from perceiver_deploy.data.fetch.sources import SOURCES
 from perceiver_deploy.errors import MissingError
 
-
 SLOW = ("languages", "films-autoencoding", "films-video", "films-audiovisual")
 
 
