@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+
+import pytest
+from _pytest.mark.structures import ParameterSet
 
 from perceiver_deploy.model.config import (
     AttentionConfig,
@@ -78,6 +82,14 @@ TASK_CONFIGS = {
 
 MODELS = (*KINDS, *TASK_CONFIGS)
 """Names of all small models: one or more of every task."""
+
+LIKE_OTHERS = ("audio_classification", "audiovisual_classification", "video_classification")
+"""Made of what `audio_classification, log-mel`, `multimodal_autoencoding` and `point_cloud_classification` have too."""
+
+
+def mostly_quick(names: Iterable[str]) -> list[ParameterSet]:
+    """Names of small models as parameters, those of `LIKE_OTHERS` for `make test-slow`."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ()) for name in names]
 
 
 def named_model(name: str) -> PerceiverModel:

@@ -15,13 +15,13 @@ from perceiver_deploy.evaluate.parity.grid import Case, make_inputs, shape_grid
 from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.runtimes.nvidia.profiles import default_sizes
-from tests.helpers.task_factories import MODELS, named_model
+from tests.helpers.task_factories import MODELS, mostly_quick, named_model
 
 BUILT = ("conv", "masked_lm", "optical_flow")
 """Built by `make test`; the others by `make test-slow`."""
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=mostly_quick(MODELS))
 def name(request):
     return request.param
 

@@ -30,8 +30,8 @@ CONFIGS = {
     ),
 }
 # one of each kind of decoder; the others are traced by `make test-full`, and run eagerly below
-ALWAYS = {"optical_flow", "multimodal_autoencoding", "point_cloud_classification", "entities", "multitask_text"}
-ALWAYS |= {"masked_lm, queries of all tokens"}
+ALWAYS = {"optical_flow", "entities", "multitask_text", "masked_lm, queries of all tokens"}
+SLOW = {"multimodal_autoencoding", "point_cloud_classification"}
 ROUNDING = 2e-6  # float32 sums in another order: a few units in the last place
 SIZES = [
     {"batch": 2, "frames": 3, "samples": 28, "points": 7, "entities": 5, "queries": 2, "queries_image": 13}
@@ -42,7 +42,8 @@ SIZES = [
 
 
 def marked(names):
-    return [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.full) for name in names]
+    marks = {**dict.fromkeys(ALWAYS, ()), **dict.fromkeys(SLOW, pytest.mark.slow)}
+    return [pytest.param(name, marks=marks.get(name, pytest.mark.full)) for name in names]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from perceiver_deploy.evaluate.parity.reference import Reference
 from perceiver_deploy.evaluate.parity.verdicts import Candidate, judge
 from perceiver_deploy.runtimes.checks.inputs import check_inputs
 from tests.helpers.factories import perturbed_model
-from tests.helpers.task_factories import TASK_CONFIGS
+from tests.helpers.task_factories import TASK_CONFIGS, mostly_quick
 
 # Sizes that no case of the gate has: other frame, sample, point, entity and query counts.
 OTHER_SIZES = {
@@ -29,7 +29,7 @@ OTHER_SIZES = {
 IMAGE_SIZES = {"optical_flow": {"height": 7, "width": 5}}
 
 
-@pytest.fixture(scope="module", params=list(TASK_CONFIGS))
+@pytest.fixture(scope="module", params=mostly_quick(TASK_CONFIGS))
 def exported(request, shared_bundle):
     """A model and its bundle, whose gate passed."""
     bundle = Bundle.open(shared_bundle(request.param))

@@ -7,8 +7,12 @@ from perceiver_deploy.data.datasets import DATA_SETS, load_dataset
 from perceiver_deploy.data.fetch.sources import SOURCES
 from perceiver_deploy.errors import MissingError
 
+SLOW = ("languages", "films-autoencoding", "films-video", "films-audiovisual")
 
-@pytest.mark.parametrize("name", DATA_SETS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in DATA_SETS]
+)
 def test_a_loaded_data_set_is_what_the_registry_says_without_loading_it(name):
     entry = DATA_SETS[name]
     try:

@@ -14,6 +14,7 @@ from perceiver_deploy.export.options import GraphOptions
 from perceiver_deploy.export.trace import trace_model
 from perceiver_deploy.model.positions import FourierEncoding, FourierPositions
 from tests.helpers.factories import perturbed_model, small_config, with_encoder
+from tests.helpers.task_factories import mostly_quick
 
 SIDES = {
     "fourier": 2,
@@ -32,7 +33,7 @@ def waves(graph):
     return [node for node in graph.graph.all_nodes() if node.op_type in ("Sin", "Cos")]
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("name", mostly_quick(SIDES))
 def test_features_are_computed_once_a_run_for_each_side_of_a_grid(name, shared_bundle):
     found = waves(ir.load(shared_bundle(name) / "onnx/fp32.onnx"))
     assert [node.op_type for node in found].count("Sin") == [node.op_type for node in found].count("Cos") == SIDES[name]

@@ -90,12 +90,13 @@ def cases(axes):
     ]
 
 
+QUICK = ("masked_lm", "optical_flow", "tokens", "multitask_text")
 CONFIGS = {**{kind: small_config(kind) for kind in KINDS}, **TASK_CONFIGS}
 
 
 @pytest.mark.parametrize(
     ("name", "heads"),
-    [(name, "one head") for name in CONFIGS]
+    [pytest.param(name, "one head", marks=() if name in QUICK else pytest.mark.slow) for name in CONFIGS]
     + [("fourier", "several heads"), ("masked_lm", "several heads")]
     + [pytest.param(name, "several heads", marks=pytest.mark.full) for name in CONFIGS],
 )

@@ -139,7 +139,10 @@ def test_an_opset_that_a_loop_cannot_be_written_in_is_an_error():
         set_opset(by_rows, 17)
 
 
-@pytest.mark.parametrize("name", ["masked_lm", "audio_classification", "video_classification"])
+SLOW = [pytest.param(f"{kind}_classification", marks=pytest.mark.slow) for kind in ("audio", "video")]
+
+
+@pytest.mark.parametrize("name", ["masked_lm", *SLOW])
 def test_what_is_no_grid_of_rows_and_columns_is_left_as_it_is(name, shared_bundle):
     graph = ir.load(shared_bundle(name) / "onnx/fp32.onnx")
     assert rewritten(graph, loop_over_queries=True)[1] == {KEYS: 0, QUERIES: 0}
