@@ -41,7 +41,7 @@ def _character_ngrams(data: DataSet) -> Baseline:
             logits[:, task, : _CLASSES[task]] = classifier(inputs)
         return {"logits": logits}
 
-    return Baseline("logistic regression on character n-grams, one a task", run)
+    return Baseline("logistic regression on character n-grams, one per task", run)
 
 
 RECIPE = dataclasses.replace(

@@ -46,7 +46,9 @@ def test_modules_add_up_to_the_graph_and_a_layer_that_blocks_share_is_one(name, 
     manifest = Bundle.open(shared_bundle(name)).manifest
     graph, encoder = ir.load(shared_bundle(name) / "onnx/fp32.onnx"), named_model(name).config.encoder
     costs = cost_by_module(graph, manifest.axes)
-    assert manifest.variants["fp32"].recipe.graph("full").model_dump()["modules"] == [asdict(cost) for cost in costs]
+    assert manifest.variants["fp32"].recipe.graph("full").model_dump(mode="json")["modules"] == [
+        asdict(cost) for cost in costs
+    ]
     assert sum(cost.flops for cost in costs) == sum(count_flops(graph, opt_sizes(manifest.axes)).values())
     weights = [value.const_value for value in graph.graph.initializers.values()]
     assert sum(cost.weight_bytes for cost in costs) == sum(tensor.nbytes for tensor in weights)
