@@ -77,6 +77,7 @@ def test_the_python_programs_of_the_readme_run_after_its_commands(workplace):
     assert last_line(program, folder) == "(1, 10)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "last"), [("running", "(1, 10)"), ("stages", "(1, 2, 262)")])
 def test_the_first_program_of_a_page_prints_the_shape_that_it_states(workplace, page, last):
     folder, _ = workplace

@@ -59,7 +59,14 @@ class InventedTrials:
 @pytest.fixture
 def search(tmp_path):
     def make(max_drop, trials=None):
-        conversion = Conversion("int8", "int8", ("onnxruntime",), None, 1, {"full": Layers()}, {}, {})
+        conversion = Conversion(
+            variant="int8",
+            precision="int8",
+            runtimes=("onnxruntime",),
+            data=None,
+            stages={"full": Layers()},
+            recipe={},
+        )
         findings = Findings(tmp_path / "found.json")
         trials = trials or InventedTrials()
         return _Search(MaxDrop.parse(max_drop), HELD_OUT, conversion, trials, findings, tmp_path), trials
@@ -192,7 +199,15 @@ def test_a_search_belongs_to_the_ranges_that_its_graphs_were_quantised_with(shar
     def key(threshold, tensor="latents"):
         tensors = {tensor: TensorRange(low=-1.0, high=1.0, threshold=threshold, lost=0.0)}
         ranges = Ranges(method="minmax", samples=8, graph_sha256="graph", data_sha256="data", tensors=tensors)
-        conversion = Conversion("int8", "int8", ("onnxruntime",), None, 1, {}, {"full": ranges}, {"method": "minmax"})
+        conversion = Conversion(
+            variant="int8",
+            precision="int8",
+            runtimes=("onnxruntime",),
+            data=None,
+            stages={},
+            ranges={"full": ranges},
+            recipe={"method": "minmax"},
+        )
         return _key(HELD_OUT, conversion, bundle, ["onnxruntime"])
 
     assert key(1.0) == key(1.0)
