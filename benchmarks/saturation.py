@@ -2,8 +2,8 @@
 
 Each shipped model is calibrated on 256 training samples and compared with fp32 on up to 256 rows of the test set, as in
 calibration_methods.py, with symmetric and with unsigned activations (`--for cpu`). Graphs are computed exactly as they
-say, so that no processor has a part in it. Bundles that are given, such as those of full-size models that cpu_peers.py
-leaves in its folder, are compared on their golden samples, by the ranges of their variants `int8` and `int8-cpu`.
+say, so that no processor has a part in it. Bundles that are given, such as those of full-size models that processors.py
+makes, are compared on the golden sample of the usual sizes, by the ranges of their variants `int8` and `int8-cpu`.
 
 - all levels: each channel uses all 127 levels for its largest weight; sums can saturate without INT8 dot products
 - seven bits: weights are halved, as other packages offer; sums cannot saturate
@@ -50,6 +50,7 @@ from perceiver_deploy.export.int8.saturation import (
 from perceiver_deploy.export.int8.weights_only import quantize_weights
 from perceiver_deploy.machine import describe_environment
 from perceiver_deploy.pipeline.convert.exact_outputs import exact_session
+from perceiver_deploy.runtimes.conformance import USUAL_SAMPLE
 
 RESULTS = Path(__file__).parent / "results" / "saturation.json"
 Weight = NDArray[np.float32]
@@ -135,10 +136,10 @@ def measure_shipped(model: str, folder: Path) -> dict[str, Any]:
 
 
 def measure_bundle(path: Path, folder: Path) -> dict[str, Any]:
-    """A bundle on its golden samples."""
+    """A bundle on the golden sample of the usual sizes: exact graphs of full size take a minute each."""
     bundle = Bundle.open(path)
-    inputs = [load_sample(bundle.file(sample)).inputs for sample in bundle.samples()]
-    return measure(bundle, lambda: iter(inputs), folder)
+    inputs = load_sample(bundle.file(USUAL_SAMPLE)).inputs
+    return measure(bundle, lambda: iter([inputs]), folder)
 
 
 def main() -> None:
