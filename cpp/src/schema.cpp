@@ -124,6 +124,8 @@ class Validator {
         return says(inside(place, name), "Field required");
       }
     }
+    const Json *others = keyword(schema, "additionalProperties");
+    if (others != nullptr && *others == true) return {};
     for (const auto &[name, item] : value.items()) {
       if (!properties.contains(name)) return says(inside(place, name), "Extra inputs are not permitted");
     }
