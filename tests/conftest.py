@@ -99,10 +99,13 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder, real, users = tmp_path_factory.mktemp("cache"), cache_module.cache_directory, os.environ.get(CACHE_VARIABLE)
 
     def apart() -> Path:
-        return folder if os.environ.get(CACHE_VARIABLE) == users else real()  # a test may name one of its own
+        """Unless a test names a cache of its own."""
+        named = cache_module.cache_directory is not real or os.environ.get(CACHE_VARIABLE) != users
+        return cache_module.cache_directory() if named else folder
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cache_module, engine, onnxruntime_gpu):
+        patch.setattr(cache_module.Store, "folder", property(lambda store: apart() / store._folder))
+        for module in (engine, onnxruntime_gpu):
             patch.setattr(module, "cache_directory", apart)
         yield
 
