@@ -16,6 +16,7 @@ import torch
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from perceiver_deploy import cache as cache_module
+from perceiver_deploy.data.sets import furniture
 from perceiver_deploy.export.engine import build as engine
 from perceiver_deploy.export.passes import driver
 from perceiver_deploy.machine import has_int8_products, processor_kind
@@ -98,13 +99,15 @@ def caches_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Models that tests compile and engines that they build are kept, as a user's are, but not among the user's."""
     folder, real, users = tmp_path_factory.mktemp("cache"), cache_module.cache_directory, os.environ.get(CACHE_VARIABLE)
 
-    def apart() -> Path:
-        """Unless a test names a cache of its own."""
+    def apart(store: cache_module.Store | None = None) -> Path:
+        """Unless a test names a cache of its own; prepared data are kept with the files that they are made of."""
+        if store is furniture.PREPARED:
+            return real()
         named = cache_module.cache_directory is not real or os.environ.get(CACHE_VARIABLE) != users
         return cache_module.cache_directory() if named else folder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module.Store, "folder", property(lambda store: apart() / store._folder))
+        patch.setattr(cache_module.Store, "folder", property(lambda store: apart(store) / store._folder))
         for module in (engine, onnxruntime_gpu):
             patch.setattr(module, "cache_directory", apart)
         yield

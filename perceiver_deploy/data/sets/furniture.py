@@ -40,7 +40,7 @@ _NOUNS = {
     "door": ("door",),
 }
 _CLASS_OF = {noun: label for label, nouns in _NOUNS.items() for noun in nouns}
-_PREPARED = Store("prepared", ".npz")
+PREPARED = Store("prepared", ".npz")
 LABELS = tuple(_NOUNS)
 """Classes, each with at least 15 models. The 15 windows are variants of three, too few to hold some out."""
 
@@ -125,7 +125,7 @@ def _prepared(archive: Path) -> Arrays:
     """Points and targets of both splits, from the cache where this code has put them there."""
     code = b"".join(Path(file).read_bytes() for file in (__file__, points.__file__))
     digest = hashlib.sha256(SOURCES["sweethome3d"].sha256.encode() + code).hexdigest()
-    path = _PREPARED.path(f"furniture-{digest[:16]}")
+    path = PREPARED.path(f"furniture-{digest[:16]}")
     if not path.exists():
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **_prepare(archive))
