@@ -15,7 +15,7 @@ import numpy as np
 from peers.huggingface import HuggingFaceSession, random_model
 from peers.plans import FULL, SMALL
 from perceiver_deploy.bundle.samples import Sample
-from perceiver_deploy.evaluate.parity.verdicts import grid
+from perceiver_deploy.evaluate.parity import grid
 from perceiver_deploy.model.checkpoints.load import load_checkpoint
 
 
