@@ -168,7 +168,7 @@ def test_sound_alone_is_refused(tmp_path):
 def test_preprocessing_refuses_sound_that_does_not_keep_pace():
     with pytest.raises(ValueError, match="needs frame_rate"):
         VideoPreprocessing(size=(4, 4), frames=3, sample_rate=2000)
-    with pytest.raises(ValueError, match="no whole number of samples"):
+    with pytest.raises(ValueError, match="not a whole number of samples"):
         VideoPreprocessing(size=(4, 4), frames=3, frame_rate=30, sample_rate=2000)
 
 

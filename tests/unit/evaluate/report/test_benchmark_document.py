@@ -58,7 +58,9 @@ def test_absent_report_is_refused(tmp_path):
 
 def test_noisy_ranking_names_nobody_as_the_fastest():
     noisy = CaseRanking(bundle="a/b.bundle", batch=1, sizes={}, fastest="b", tied=("a", "b"), noisy=True)
-    assert noisy.text().startswith("b.bundle, batch 1: not ranked, the machine is too noisy. a and b cannot be told")
+    assert noisy.text().startswith(
+        "b.bundle, batch 1: not ranked, the machine is too noisy. a and b are statistically tied"
+    )
     assert "fastest" not in noisy.text()
     clear = CaseRanking(bundle="b.bundle", batch=2, sizes={"length": 9}, fastest="a", tied=("a",), noisy=False)
     assert clear.text() == "b.bundle, batch 2, length 9: a is fastest."

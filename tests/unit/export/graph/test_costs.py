@@ -41,7 +41,12 @@ def test_operations_weights_and_activations_of_a_layer_are_summed_over_its_nodes
     ]
 
 
-@pytest.mark.parametrize("name", MODELS)
+QUICK = ("fourier", "masked_lm", "optical_flow", "tokens")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in MODELS]
+)
 def test_modules_add_up_to_the_graph_and_a_layer_that_blocks_share_is_one(name, shared_bundle):
     manifest = Bundle.open(shared_bundle(name)).manifest
     graph, encoder = ir.load(shared_bundle(name) / "onnx/fp32.onnx"), named_model(name).config.encoder

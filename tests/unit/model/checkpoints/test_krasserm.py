@@ -94,7 +94,7 @@ class Foreign:
     ("content", "message"),
     [
         ({"state_dict": {}, "hyper_parameters": {"encoder": Foreign()}}, "holds more than tensors, so it was not"),
-        ({"model": {}, "epoch": 3}, r"no file of a Lightning module of perceiver-io: .* found 'model', 'epoch'\."),
+        ({"model": {}, "epoch": 3}, r"not a file of a Lightning module of perceiver-io: .* found 'model', 'epoch'\."),
         ([1], "found something else"),
         ({"state_dict": {"w": 3}, "hyper_parameters": {}}, "found 'state_dict', 'hyper_parameters'"),
         ({"state_dict": {"w": torch.zeros(1)}, "hyper_parameters": {}}, "holds no tensors of a text, image or optical"),
