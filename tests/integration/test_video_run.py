@@ -70,7 +70,11 @@ def test_a_clip_is_reconstructed_written_and_judged_against_the_file(bundle, tmp
 
 
 @pytest.mark.parametrize(
-    ("task", "file"), [("video_classification", "silent.mp4"), ("audiovisual_classification", "bunny.mp4")]
+    ("task", "file"),
+    [
+        ("video_classification", "silent.mp4"),
+        pytest.param("audiovisual_classification", "bunny.mp4", marks=pytest.mark.slow),
+    ],
 )
 def test_classes_of_a_video_are_shown(bundle, task, file):
     result = run(bundle(task), MEDIA / file, "--json")
