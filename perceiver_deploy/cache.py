@@ -54,11 +54,15 @@ class Store:
         return self.folder / f"{key}{self._suffix}"
 
     def read(self, key: str) -> bytes | None:
-        """What is kept under a key; None where nothing is, or it cannot be read."""
+        """What is kept under a key; None where nothing is.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         path = self.path(key)
         try:
             content = path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
         self.mark_used(path)
         return content
@@ -87,9 +91,10 @@ class Store:
         return sorted(self.folder.glob(f"{start}*{self._suffix}"))
 
     def mark_used(self, path: Path) -> None:
-        """Let a file be among the last to make room."""
-        with contextlib.suppress(OSError):  # a cache that can only be read
-            path.touch()
+        """Let a file be among the last to make room, where files have to."""
+        if self.most_bytes is not None:
+            with contextlib.suppress(OSError):  # a cache that can only be read
+                path.touch()
 
     def _make_room(self, needed: int, most_bytes: int) -> None:
         """Delete files, those used least recently first, until `needed` more bytes fit."""

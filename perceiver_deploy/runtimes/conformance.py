@@ -225,11 +225,11 @@ def verdict_key(
 
 
 def _read(key: str) -> Conformance | None:
-    """What is kept; None where nothing is, or it is damaged: it is measured again."""
-    content = VERDICTS.read(key)
+    """What is kept; None where nothing is, or it cannot be used: it is measured again."""
     try:
+        content = VERDICTS.read(key)
         return None if content is None else Conformance.model_validate_json(content)
-    except ValidationError:
+    except (OSError, ValidationError):
         return None
 
 

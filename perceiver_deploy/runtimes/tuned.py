@@ -143,12 +143,11 @@ def read_tuning(manifest: Manifest) -> Tuning | None:
         BundleError: it cannot be read.
     """
     path = tuning_path(manifest)
-    if (content := _TUNINGS.read(_key(manifest))) is None:
-        if path.exists():
-            raise BundleError(f"The tuning {path} cannot be read.")
-        return None
     try:
-        return Tuning.model_validate_json(content)
+        content = _TUNINGS.read(_key(manifest))
+        return None if content is None else Tuning.model_validate_json(content)
+    except OSError as error:
+        raise BundleError(f"The tuning {path} cannot be read: {error.strerror or error}.") from error
     except ValidationError as error:
         raise BundleError(f"The tuning {path} is damaged: {first_problem(error, 'the file')}.") from None
 

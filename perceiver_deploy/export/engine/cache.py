@@ -58,16 +58,18 @@ def build_or_reuse(
 
 
 def _read(key: str) -> BuiltEngine | None:
-    content = _STORE.read(key)
-    if content is None:
-        return None
+    path = _STORE.path(key)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with zipfile.ZipFile(path) as archive:  # not read as a whole: an engine is large
             facts = json.loads(archive.read(_FACTS))
-            return BuiltEngine(archive.read(_ENGINE), facts, archive.read(_LOG).decode())
-    except (KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        log.info("The kept engine %s cannot be used (%s); it is built again.", _STORE.path(key), error)
+            built = BuiltEngine(archive.read(_ENGINE), facts, archive.read(_LOG).decode())
+    except FileNotFoundError:
         return None
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        log.info("The kept engine %s cannot be used (%s); it is built again.", path, error)
+        return None
+    _STORE.mark_used(path)
+    return built
 
 
 def _keep(key: str, built: BuiltEngine) -> None:

@@ -79,10 +79,11 @@ def _reuse(path: Path, key: str, options: Mapping[str, Any]) -> openvino.Compile
 def _keep(model: openvino.CompiledModel, key: str) -> None:
     stream = io.BytesIO()
     model.export_model(stream)
+    content = stream.getvalue()
     for path in COMPILED.find(f"{key}-"):  # what cannot be used any more
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
-    COMPILED.keep(_name(key, stream.getvalue()), stream.getvalue(), "The compiled model")
+    COMPILED.keep(_name(key, content), content, "The compiled model")
 
 
 def _name(key: str, content: bytes | memoryview) -> str:
