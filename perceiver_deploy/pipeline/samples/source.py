@@ -52,7 +52,8 @@ def read_source(
     """
     if str(given) in DATA_SETS:
         data = labelled_data(bundle, str(given)) if judged else _load(bundle, str(given))
-        split = data.test if part == "test" else data.train
+        split, manifest = data.test if part == "test" else data.train, bundle.manifest
+        check_inputs(split.rows(slice(None)), manifest.stages["full"].inputs, manifest.axes)
         return SampleSource(data.name, split, labelled=True, metrics=data.metrics)
     if Path(given).suffix == ARRAYS_SUFFIX:
         return _from_file(bundle.manifest, Path(given))

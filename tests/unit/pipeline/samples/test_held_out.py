@@ -174,3 +174,11 @@ def test_calibration_takes_samples_of_the_whole_file_and_names_bad_rows_as_the_f
     np.savez(path, **inputs)
     with pytest.raises(InputError, match="first in row 15"):
         calibration_data(bundle, path, 8, {})
+
+
+def test_a_data_set_that_the_model_cannot_take_is_refused_before_anything_runs(shared_bundle):
+    bundle = Bundle.open(shared_bundle("masked_lm"))
+    with pytest.raises(InputError, match="Input 'input_ids' has"):
+        calibration_data(bundle, "bytes", 4, {})
+    with pytest.raises(InputError, match="Input 'input_ids' has"):
+        held_out_data(bundle, "bytes", None)
