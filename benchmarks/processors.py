@@ -35,7 +35,7 @@ from perceiver_deploy.arrays import relative_l2
 from perceiver_deploy.bundle.bundle import Bundle
 from perceiver_deploy.bundle.samples import load_sample
 from perceiver_deploy.errors import ParityError
-from perceiver_deploy.evaluate.speed.ranking import median_interval
+from perceiver_deploy.evaluate.speed.ranking import LEAST_ROUNDS, median_interval
 from perceiver_deploy.evaluate.speed.workers import Source
 from perceiver_deploy.progress import log
 from perceiver_deploy.runtimes.conformance import known_text
@@ -117,6 +117,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--prepare", action="store_true", help="make the bundles and measure nothing")
     options = parser.parse_args()
+    if options.rounds < LEAST_ROUNDS:
+        parser.error(f"--rounds is {options.rounds}; an interval of the median needs at least {LEAST_ROUNDS}")
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel("INFO")
     for model in options.models or USUAL:

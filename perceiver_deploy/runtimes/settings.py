@@ -74,7 +74,7 @@ def _taken_by(runtime: str) -> frozenset[SettingName]:
 DEFAULTS = RuntimeSettings()
 
 
-def way_text(runtime: str, variant: str, settings: RuntimeSettings) -> str:
+def way_text(runtime: str, variant: str, settings: RuntimeSettings = DEFAULTS) -> str:
     """A way to run a bundle, in words: `openvino int8, bf16 hint, 2 threads`."""
     words = [f"eager {variant}" if runtime == EAGER else f"{runtime} {variant}"]
     if settings.hint != "f32":

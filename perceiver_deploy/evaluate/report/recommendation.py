@@ -16,6 +16,8 @@ from perceiver_deploy.evaluate.report.benchmark_document import (
 )
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, TaskLines, VariantLine
 from perceiver_deploy.evaluate.speed.ranking import rank
+from perceiver_deploy.runtimes.catalogue import EAGER
+from perceiver_deploy.runtimes.settings import way_text
 
 
 def recommend(report: BenchmarkReport) -> tuple[str, ...]:
@@ -113,8 +115,7 @@ def recommend_suite(report: SuiteReport) -> str | None:
     names: dict[str, list[str]] = {}
     for task in report.tasks:
         line = _best_line(task)
-        name = "eager fp32" if line is task.eager else f"{line.runtime} {line.variant}"
-        names.setdefault(name, []).append(task.name)
+        names.setdefault(way_text(line.runtime, line.variant), []).append(task.name)
     all_tasks = len(report.tasks) > 1 and len(names) == 1
     texts = [f"{name} for {'all tasks' if all_tasks else ', '.join(found)}" for name, found in names.items()]
     threads = report.environment["threads"]
@@ -136,7 +137,7 @@ def _best_line(task: TaskLines) -> VariantLine:
 def load_call(bundle: str, runtime: str, variant: str, threads: int | None) -> str:
     """`load("digits.bundle", runtime="onnxruntime", variant="int8", threads=2)`."""
     settings = "" if threads is None else f", threads={threads}"
-    named = "" if runtime == "torch" else f', variant="{variant}"'
+    named = "" if runtime == EAGER else f', variant="{variant}"'
     return f'load("{bundle}", runtime="{runtime}"{named}{settings})'
 
 

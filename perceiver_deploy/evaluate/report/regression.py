@@ -25,6 +25,7 @@ from perceiver_deploy.evaluate.report.benchmark_document import (
     Trend,
 )
 from perceiver_deploy.evaluate.speed.ranking import TOO_WIDE
+from perceiver_deploy.runtimes.catalogue import EAGER
 
 MARGIN = 1.1
 """How many times slower, or larger in memory, a candidate must be beyond the intervals: runs of the same code differ by
@@ -91,7 +92,7 @@ def _compare(key: _Key, reports: tuple[dict[_Key, Measurement], dict[_Key, Measu
         if case not in earlier:
             continue
         where = f"batch {latency.batch}" + (f", {latency.sizes_text()}" if latency.sizes else "")
-        if new.runtime != "torch":  # eager is what speed is measured by
+        if new.runtime != EAGER:  # eager is what speed is measured by
             best = [
                 min(first[case].samples) / min(own.samples)
                 for first, own in zip(eager, (earlier[case], latency), strict=True)

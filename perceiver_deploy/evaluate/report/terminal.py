@@ -9,6 +9,8 @@ from perceiver_deploy.evaluate.report.benchmark_page import comparison_tables, d
 from perceiver_deploy.evaluate.report.page import Table
 from perceiver_deploy.evaluate.report.plots import candidate_name
 from perceiver_deploy.evaluate.report.suite_document import SuiteReport, VariantLine
+from perceiver_deploy.runtimes.catalogue import EAGER
+from perceiver_deploy.runtimes.settings import way_text
 
 
 def benchmark_tables(report: BenchmarkReport) -> Iterator[Table]:
@@ -89,8 +91,7 @@ def suite_tables(report: SuiteReport) -> Iterator[Table]:
 
 def _lines(line: VariantLine) -> Iterator[tuple[str, ...]]:
     """One line a metric, the first with speed and size."""
-    is_eager = line.runtime == "torch"
-    candidate = "eager fp32" if is_eager else f"{line.runtime} {line.variant}"
+    is_eager, candidate = line.runtime == EAGER, way_text(line.runtime, line.variant)
     speed = (f"{line.speed_up:.2f}", f"{line.file_bytes / 1e6:.2f}")
     for metric in line.metrics:
         lost = "" if is_eager else metric.drop_text().partition(" (")[0]

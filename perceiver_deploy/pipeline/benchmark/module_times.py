@@ -37,12 +37,12 @@ def time_modules(bundle: Bundle, threads: int | None = None) -> LayerTimes:
     inputs = make_inputs(manifest.signature, Case("timing", sizes), manifest.preprocessing)
     found = []
     for name in candidate_names(bundle):
-        if name.runtime != "torch" and (name.runtime not in _PROFILERS or name.variant not in variants):
+        if not name.is_eager and (name.runtime not in _PROFILERS or name.variant not in variants):
             continue
         log.info("Timing the layers of %s", name)
         with name.open(threads) as session:
             whole = statistics.median(repeated(partial(session.run, inputs)))
-        layers = _eager(bundle, inputs, threads) if name.runtime == "torch" else _graph(bundle, name, inputs, threads)
+        layers = _eager(bundle, inputs, threads) if name.is_eager else _graph(bundle, name, inputs, threads)
         found.append(CandidateTimes(candidate=str(name), layers=layers, whole=whole))
     return LayerTimes(bundle=str(bundle.path), sizes=sizes, candidates=tuple(found))
 

@@ -22,6 +22,7 @@ from perceiver_deploy.evaluate.report.benchmark_document import CaseRanking, Lat
 from perceiver_deploy.evaluate.speed.ranking import median_interval, rank
 from perceiver_deploy.evaluate.speed.workers import Worker, time_round_robin, warm_up
 from perceiver_deploy.progress import log, track
+from perceiver_deploy.runtimes.catalogue import EAGER
 from perceiver_deploy.runtimes.nvidia.families import FAMILIES
 from perceiver_deploy.runtimes.nvidia.side_car import engine_of
 from perceiver_deploy.runtimes.opening import runtimes_here
@@ -74,7 +75,7 @@ def measure_bundle(bundle: Bundle, data: DataSet | None, settings: Settings) -> 
 
 def candidate_names(bundle: Bundle) -> list[Way]:
     """Eager, and every variant in every runtime that can run it here."""
-    names = [Way(bundle.path, "torch", "fp32")]
+    names = [Way(bundle.path, EAGER, "fp32")]
     for variant in bundle.manifest.variants:
         names += [Way(bundle.path, runtime, variant) for runtime in runtimes_here(bundle, variant)]
     return names
@@ -179,7 +180,7 @@ def _file_bytes(bundle: Bundle, name: Way) -> int:
     """Of what `run` reads."""
     graphs = bundle.variant(name.variant).files
     files = [graphs["full"]] if "full" in graphs else [*graphs.values()]
-    if name.runtime == "torch":
+    if name.is_eager:
         files = ["model.safetensors"]
     elif name.runtime in FAMILIES:
         files = [

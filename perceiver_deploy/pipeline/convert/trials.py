@@ -25,7 +25,7 @@ from perceiver_deploy.pipeline.convert.exact_outputs import exact_session
 from perceiver_deploy.pipeline.convert.plan import OPENERS, OpenGraphs
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
 from perceiver_deploy.progress import log
-from perceiver_deploy.runtimes.catalogue import installed_runtimes
+from perceiver_deploy.runtimes.catalogue import EAGER, installed_runtimes
 from perceiver_deploy.runtimes.opening import load
 from perceiver_deploy.runtimes.session import Session
 
@@ -97,7 +97,7 @@ class Trials:
         return self._run_eager(self._ranking)
 
     def _run_eager(self, split: Split) -> Arrays:
-        with load(self._bundle, runtime="torch") as session:
+        with load(self._bundle, runtime=EAGER) as session:
             return collect_outputs(session.run, split, self._rows)
 
     def _run(self, runtime: str, files: Mapping[StageName, Path], split: Split) -> Arrays:

@@ -17,6 +17,7 @@ from perceiver_deploy.pipeline.convert.trials import read_judgement
 from perceiver_deploy.pipeline.samples.held_out import HeldOut
 from perceiver_deploy.pipeline.tune.tryout import AccuracyCheck, coarser_precision
 from perceiver_deploy.progress import log
+from perceiver_deploy.runtimes.catalogue import EAGER
 from perceiver_deploy.runtimes.opening import load
 from perceiver_deploy.runtimes.way import Way
 from perceiver_deploy.strict import first_problem
@@ -33,7 +34,7 @@ def accuracy_check(bundle: Bundle, contract: MaxDrop | None, held_out: HeldOut |
     if held_out is None:
         return lambda way, run: _require_stated(bundle, contract, way)
     log.info("Running eager on %d examples of %s", len(held_out.split), held_out.name)
-    with load(bundle, runtime="torch") as session:
+    with load(bundle, runtime=EAGER) as session:
         eager = collect_outputs(session.run, held_out.split)
     return lambda way, run: _require_measured(contract, held_out, eager, run)
 

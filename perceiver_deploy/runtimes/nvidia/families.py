@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from perceiver_deploy.errors import MissingError, UsageError, requires
+from perceiver_deploy.runtimes.catalogue import RUNTIMES
 
 FamilyName = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -20,7 +21,7 @@ class Family:
     """A library that builds and runs engines.
 
     Attributes:
-        module, package, extra: what is imported, what brings it, and the extra of ours that names it.
+        extra: the extra of ours that names its package.
         title: its name in messages.
         suffix: what names of its engines end in by default.
         oldest: the first version whose strongly typed networks take our graphs.
@@ -30,14 +31,22 @@ class Family:
     """
 
     name: FamilyName
-    module: str
-    package: str
     extra: str
     title: str
     suffix: str
     oldest: tuple[int, int]
     ahead_of_time: bool
     captures_graphs: bool
+
+    @property
+    def module(self) -> str:
+        """What is imported."""
+        return RUNTIMES[self.name].module
+
+    @property
+    def package(self) -> str:
+        """What brings the module."""
+        return RUNTIMES[self.name].package
 
     def load(self, purpose: str) -> Any:
         """The module, of a version that will do.
@@ -70,8 +79,6 @@ class Family:
 FAMILIES: dict[FamilyName, Family] = {
     "tensorrt": Family(
         "tensorrt",
-        "tensorrt",
-        "tensorrt",
         "trt",
         "TensorRT",
         "trt",
@@ -81,8 +88,6 @@ FAMILIES: dict[FamilyName, Family] = {
     ),
     "tensorrt-rtx": Family(
         "tensorrt-rtx",
-        "tensorrt_rtx",
-        "tensorrt-rtx-cu13",
         "rtx",
         "TensorRT-RTX",
         "rtx",
